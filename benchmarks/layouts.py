@@ -13,6 +13,7 @@ from antiphon.benchmarks.rank_processes import RankProcesses
 from antiphon.benchmarks.serving import Load
 from antiphon.benchmarks.shapes import PUBLISHED, write_checkpoint
 from antiphon.config.parallel import Parallel
+from antiphon.runtime.symmetric_memory import SUMMED_NORM_BYTES
 
 Figures = dict[str, Any]
 Options = dict[str, Any]
@@ -70,9 +71,11 @@ class Bench:
     ) -> None:
         self.size, self.device, self.gpus, self.limit = size, device, gpus, limit
         self.trace: Path | None = None
+        self.norm_bytes = SUMMED_NORM_BYTES
         self.known: dict[str, Figures] = {}
         self.profiles: dict[str, Any] = {}
         self._failed: dict[str, Exception] = {}
+        self._together = 0  # ranks that have met in these processes
         self._ranks = RankProcesses(gpus, device)
         self._engines = RankProcesses(1, "any")
         self._folder = folder
@@ -113,7 +116,9 @@ class Bench:
         name = f"{half} of {model}, {ranks} ranks"
         trace = None if self.trace is None else self.trace / f"{half}-{model}-{ranks}"
         work = rank_steps.decoder if half == "decoder" else rank_steps.encoder
-        arguments = self._folder / model, options, batches, lengths, self.size.steps, trace
+        arguments = [self._folder / model, options, batches, lengths, self.size.steps, trace]
+        if half == "decoder":
+            arguments.append(self.norm_bytes)
         figures = self._once(name, Parallel(ranks), work, *arguments)
         for trace_name, kernels in figures.get("profiles", {}).items():
             self.profiles[trace_name] = kernels
@@ -153,6 +158,11 @@ class Bench:
             raise self._failed[name]
         if name not in self.known:
             processes = self._engines if parallel is None else self._ranks
+            if parallel is not None and parallel.num_ranks > 1:
+                # torch shares memory only among processes that have always done so together.
+                if self._together not in (0, parallel.num_ranks):
+                    self._ranks.close()
+                self._together = parallel.num_ranks
             began = time.monotonic()
             try:
                 results = processes.run(parallel or Parallel(), work, *arguments, limit=self.limit)

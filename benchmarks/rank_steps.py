@@ -29,6 +29,7 @@ from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.joining import join
 from antiphon.runtime.ranks import Ranks
+from antiphon.runtime.symmetric_memory import SUMMED_NORM_BYTES
 from antiphon.scheduler.plan import StepPlan
 
 WARM_UPS = 5
@@ -38,8 +39,8 @@ Options = dict[str, Any]
 Figures = dict[str, Any]
 
 
-def joined(seat: Seat, device: str) -> Ranks:
-    return join(seat.spec, seat.address, HOST, torch.device(device))
+def joined(seat: Seat, device: str, norm_bytes: int = SUMMED_NORM_BYTES) -> Ranks:
+    return join(seat.spec, seat.address, HOST, torch.device(device), norm_bytes)
 
 
 def machine(seat: Seat, device: str) -> Figures:
@@ -132,12 +133,13 @@ def decoder(
     lengths: tuple[int, int],
     steps: int,
     trace: Path | None = None,
+    norm_bytes: int = SUMMED_NORM_BYTES,
 ) -> Figures:
     """Steps of so many sequences, by `batches`. `lengths`: encoder and decoder tokens of each.
-    One stage alone."""
+    One stage alone. `norm_bytes`: of sums that norms make."""
     cross_len, length = lengths
     began = time.perf_counter()
-    ranks = joined(seat, options["device"])
+    ranks = joined(seat, options["device"], norm_bytes)
     config = resolve(str(folder), options)
     model = ModelConfig.load(config.model)
     runner = DecoderRunner(model, config, None, ranks)

@@ -1,6 +1,6 @@
 """How long a sum over the ranks of a stage takes, in microseconds, by its size and way: NCCL, and
-torch's kernels over symmetric memory, launched one by one and replayed from a CUDA graph. On a
-machine without GPUs: gloo.
+torch's kernels over symmetric memory, launched one by one and replayed from a CUDA graph; and what
+the engine takes with the norm behind it, and one kernel for both. On a machine without GPUs: gloo.
 
 python -m antiphon.benchmarks.reductions [ranks] [hidden] [dtype]
 """
@@ -23,6 +23,8 @@ from antiphon.runtime.torch_groups import TorchGroup
 
 ROWS = (1, 8, 32, 64, 128, 256, 512, 1024, 1500, 12000)
 WARM_UP, CALLS, REPLAYS = 5, 20, 20
+APART, TOGETHER = "chosen, then norm", "in the norm"
+MOST_BYTES = 1 << 30  # however many rows there is room for
 Sum = Callable[[torch.Tensor], torch.Tensor | None]
 Figures = dict[tuple[int, str], float]  # microseconds, by rows and what was measured
 
@@ -35,12 +37,28 @@ def ways_of(group: Group) -> dict[str, Sum]:
     if group.small_sum is not None:
         by = group.small_sum.by
         ways |= {str(way): partial(by, way) for way in (Way.ONE_SHOT, Way.TWO_SHOT)}
-    return ways
+    return ways | {APART: partial(_summed_and_normed, group), TOGETHER: partial(_in_norm, group)}
 
 
-def fits(way: str, x: torch.Tensor) -> bool:
-    if way in ("gloo", "NCCL"):
+def _summed_and_normed(group: Group, x: torch.Tensor) -> torch.Tensor:
+    from antiphon.kernels.norms import add_norm  # Triton exists where CUDA does
+
+    weight = x[0]
+    return add_norm(x, group.all_reduce(x)[None], None, weight, weight, 1e-5)[1]
+
+
+def _in_norm(group: Group, x: torch.Tensor) -> torch.Tensor | None:
+    from antiphon.kernels.summed_norm import summed_norm
+
+    shared, weight = group.shared_rows(x), x[0]
+    return None if shared is None else summed_norm(x, x, weight, weight, 1e-5, shared)[1]
+
+
+def fits(way: str, x: torch.Tensor, group: Group) -> bool:
+    if way in ("gloo", "NCCL", APART):
         return True
+    if way == TOGETHER:
+        return group.shared_rows(x) is not None
     return x.dtype in WIRE_DTYPES and x.numel() * WIRE_DTYPES[x.dtype].itemsize <= TWO_SHOT_BYTES
 
 
@@ -48,13 +66,13 @@ def fits(way: str, x: torch.Tensor) -> bool:
 def measure(seat: Seat, device_type: str, hidden: int, dtype: torch.dtype) -> Figures:
     """What one rank sees. All make the same calls."""
     device = torch.device(device_type)
-    ranks = join(seat.spec, seat.address, HOST, device)
+    ranks = join(seat.spec, seat.address, HOST, device, norm_bytes=MOST_BYTES)
     limit_waiting(ranks, seat.spec)
     figures: Figures = {}
     for rows in ROWS:
         x = torch.zeros(rows, hidden, dtype=dtype, device=device)
         for name, total in ways_of(ranks.tensor).items():
-            if not fits(name, x):
+            if not fits(name, x, ranks.tensor):
                 continue
             for _ in range(WARM_UP):
                 total(x)

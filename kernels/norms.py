@@ -30,7 +30,28 @@ def as_page_type(x, dtype: tl.constexpr):
 
 
 @triton.jit
-def _store_row(a, b, out, scales, row, cols_a, cols_b, width, QUANTIZE: tl.constexpr):
+def normed_row(
+    a, b, gain_a, gain_b, bias, cols_a, cols_b, eps, width, TYPE: tl.constexpr, MEAN: tl.constexpr
+):
+    """The norm of both parts of a row, which is rounded to TYPE. `b` is zero beyond the row."""
+    a, b, inside = a.to(tl.float32), b.to(tl.float32), cols_b < width
+    if MEAN:  # LayerNorm
+        mean = (tl.sum(a, 0) + tl.sum(b, 0)) / width
+        a, b = a - mean, tl.where(inside, b - mean, 0.0)
+    scale = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / width + eps)
+    if MEAN:
+        a = a * scale * gain_a.to(tl.float32)
+        a += tl.load(bias + cols_a).to(tl.float32)
+        b = b * scale * gain_b.to(tl.float32)
+        b += tl.load(bias + cols_b, mask=inside, other=0.0).to(tl.float32)
+    else:  # RMSNorm, rounded before the gain as in T5
+        a = (a * scale).to(TYPE) * gain_a
+        b = (b * scale).to(TYPE) * gain_b
+    return a, b
+
+
+@triton.jit
+def store_row(a, b, out, scales, row, cols_a, cols_b, width, QUANTIZE: tl.constexpr):
     """Stores both parts of a row. If QUANTIZE, as float8 with a scale.
 
     The scale makes the largest element the largest float8. `b` is zero beyond the row.
@@ -75,20 +96,10 @@ def _add_norm_kernel(
         b += sum_b.to(b.dtype)
         tl.store(total + row * width + cols_a, a)
         tl.store(total + row * width + cols_b, b, mask=inside)
-    a, b = a.to(tl.float32), b.to(tl.float32)  # of the rounded sum, as it is stored
-    if MEAN:  # LayerNorm
-        mean = (tl.sum(a, 0) + tl.sum(b, 0)) / width
-        a, b = a - mean, tl.where(inside, b - mean, 0.0)
-    scale = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / width + eps)
-    if MEAN:
-        a = a * scale * gain_a.to(tl.float32)
-        a += tl.load(bias + cols_a).to(tl.float32)
-        b = b * scale * gain_b.to(tl.float32)
-        b += tl.load(bias + cols_b, mask=inside, other=0.0).to(tl.float32)
-    else:  # RMSNorm, rounded before the gain as in T5
-        a = (a * scale).to(x.dtype.element_ty) * gain_a
-        b = (b * scale).to(x.dtype.element_ty) * gain_b
-    _store_row(a, b, out, scales, row, cols_a, cols_b, width, QUANTIZE)
+    a, b = normed_row(
+        a, b, gain_a, gain_b, bias, cols_a, cols_b, eps, width, x.dtype.element_ty, MEAN
+    )
+    store_row(a, b, out, scales, row, cols_a, cols_b, width, QUANTIZE)
 
 
 def row_parts(width: int, reductions: int = 1) -> dict[str, int]:
@@ -128,7 +139,7 @@ def add_norm_quantized(
     eps: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As `add_norm`, with the norm as float8 rows [tokens, hidden] and scales [tokens, 1]."""
-    out, scales = _float8_rows(x)
+    out, scales = float8_rows(x)
     return _add_norm(x, terms, terms_bias, weight, bias, eps, out, scales), out, scales
 
 
@@ -157,7 +168,7 @@ def _add_norm(
     return total
 
 
-def _float8_rows(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def float8_rows(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     values = torch.empty(like.shape, dtype=FLOAT8, device=like.device)
     return values, torch.empty((len(like), 1), dtype=torch.float32, device=like.device)
 
@@ -171,12 +182,12 @@ def _quantize_kernel(
     cols_a, cols_b = tl.arange(0, FIRST), FIRST + tl.arange(0, REST)
     a = tl.load(x + row * x_row + cols_a)
     b = tl.load(x + row * x_row + cols_b, mask=cols_b < width, other=0.0)
-    _store_row(a, b, out, scales, row, cols_a, cols_b, width, True)
+    store_row(a, b, out, scales, row, cols_a, cols_b, width, True)
 
 
 def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[tokens, features] as float8 rows and their scales [tokens, 1]."""
-    out, scales = _float8_rows(x)
+    out, scales = float8_rows(x)
     _quantize_kernel[(len(x),)](
         x, out, scales, x.shape[1], x.stride(0), **row_parts(x.shape[1]), **overlapped(x.device)
     )
@@ -256,7 +267,7 @@ def _activation_float8_kernel(
     a = _activated(x, gate, row, cols_a, first, x_row, gate_row, KIND, GATED, COARSE=OVERLAP)
     rest = cols_b < width
     b = _activated(x, gate, row, cols_b, rest, x_row, gate_row, KIND, GATED, COARSE=OVERLAP)
-    _store_row(a, b, out, scales, row, cols_a, cols_b, width, True)
+    store_row(a, b, out, scales, row, cols_a, cols_b, width, True)
 
 
 def activation(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> torch.Tensor:
@@ -279,7 +290,7 @@ def activation_quantized(
     kind: str, x: torch.Tensor, gate: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `activation`, as float8 rows [tokens, features] and their scales [tokens, 1]."""
-    out, scales = _float8_rows(x)
+    out, scales = float8_rows(x)
     rows, width = x.shape
     _activation_float8_kernel[(rows,)](
         x, x if gate is None else gate, out, scales, width, x.stride(0),

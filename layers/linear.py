@@ -14,7 +14,7 @@ from antiphon.layers.norms import DeferredNorm, LinearInput
 from antiphon.layers.quantization.quantized_weight import QuantizedWeight
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.reading import Read, Weight
-from antiphon.layers.residual import Residual
+from antiphon.layers.residual import RankTerm, Residual
 from antiphon.layers.rotary import HeadNorms, Rotation
 from antiphon.layers.shard import Span, as_span
 from antiphon.runtime.groups import Alone, Group
@@ -249,7 +249,8 @@ class LinearMethod(ABC):
 class SummedOverRanks(LinearMethod):
     """The sum of the terms that the ranks of `group` compute, each by its own `method`.
 
-    What a method could fuse behind its product is done behind the sum.
+    What a method could fuse behind its product is done behind the sum; the sum itself, where it is
+    small, by the norm behind it.
     """
 
     def __init__(self, method: LinearMethod, group: Group) -> None:
@@ -257,6 +258,11 @@ class SummedOverRanks(LinearMethod):
 
     def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
         return self.group.all_reduce(self.own.product(layer, x))
+
+    def add_to(self, layer: Linear, residual: Residual, x: LinearInput) -> Residual:
+        term = self.own.product(layer, x)
+        is_left = self.group.shared_rows(term) is not None
+        return residual.plus(RankTerm(term, self.group) if is_left else self.group.all_reduce(term))
 
     def quantize_input(self, x: torch.Tensor) -> torch.Tensor | QuantizedRows:
         return self.own.quantize_input(x)

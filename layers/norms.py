@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from antiphon.kernels.formats import SMALL_BATCH
 from antiphon.layers.quantization.rows import QuantizedRows
-from antiphon.layers.residual import PendingResidual, Residual, SplitK
+from antiphon.layers.residual import RankTerm, Residual, SplitK
 
 
 class Norm(nn.Module):
@@ -122,9 +122,25 @@ class FusedNorm(NormMethod):
     def _add_norm(self, norm: Norm, residual: Residual) -> tuple[torch.Tensor, torch.Tensor]:
         from antiphon.kernels.norms import add_norm  # Triton exists where CUDA does
 
+        if isinstance(residual.pending, RankTerm):
+            total, normed, _ = self.of_ranks(norm, residual.x, residual.pending)
+            return normed, total
         sums, bias = pending_terms(residual.pending)
         total, normed = add_norm(residual.x, sums, bias, norm.weight, norm.bias, norm.eps)
         return normed, total
+
+    def of_ranks(
+        self, norm: Norm, x: torch.Tensor, pending: RankTerm, quantize: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """The stream `x` plus the sum of the ranks' terms; its norm; and the scales of that, which
+        is float8 then, with `quantize`."""
+        from antiphon.kernels.summed_norm import summed_norm
+
+        shared = pending.group.shared_rows(pending.term)
+        assert shared is not None
+        return summed_norm(
+            x, pending.term, norm.weight, norm.bias, norm.eps, shared, quantize=quantize
+        )
 
 
 class DeferringNorm(NormMethod):
@@ -146,7 +162,7 @@ class DeferringNorm(NormMethod):
 
 
 def pending_terms(
-    pending: PendingResidual | None,
+    pending: torch.Tensor | SplitK | None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """`pending` as the kernels take it: [terms, tokens, hidden] to sum, and a bias [hidden]."""
     if isinstance(pending, SplitK):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from antiphon.runtime.groups import Group
+
 
 @dataclass(frozen=True)
 class SplitK:
@@ -23,7 +25,20 @@ class SplitK:
         return (total if self.bias is None else total + self.bias).to(dtype)
 
 
-PendingResidual = torch.Tensor | SplitK  # [tokens, hidden]
+@dataclass(frozen=True)
+class RankTerm:
+    """This rank's term [tokens, hidden] of a linear layer's output. The norm that reads the stream
+    next sums the terms of the ranks of `group`, which has `shared_rows` for it."""
+
+    term: torch.Tensor
+    group: Group
+
+    def total(self, dtype: torch.dtype) -> torch.Tensor:
+        """The output [tokens, hidden]."""
+        return self.group.all_reduce(self.term).to(dtype)
+
+
+PendingResidual = torch.Tensor | SplitK | RankTerm  # [tokens, hidden]
 
 
 @dataclass(frozen=True)
@@ -43,4 +58,6 @@ class Residual:
         if self.pending is None:
             return self.x
         pending = self.pending
-        return self.x + (pending.total(self.x.dtype) if isinstance(pending, SplitK) else pending)
+        return self.x + (
+            pending if isinstance(pending, torch.Tensor) else pending.total(self.x.dtype)
+        )

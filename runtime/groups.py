@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from antiphon.kernels.shared_rows import SharedRows
+
 
 class Group(ABC):
     """`size` ranks, of which this process (or thread) is number `rank`."""
@@ -18,6 +20,11 @@ class Group(ABC):
     @abstractmethod
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
         """The sum of every rank's `x`, the same bits on all of them. `x` may be overwritten."""
+
+    def shared_rows(self, x: torch.Tensor) -> SharedRows | None:
+        """What a kernel needs that sums `x` [tokens, hidden] over the ranks itself; None where
+        `all_reduce` is to do it. Depends on shape and dtype alone: all ranks get the same."""
+        return None
 
     @abstractmethod
     def all_gather(self, x: torch.Tensor) -> torch.Tensor:

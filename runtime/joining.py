@@ -11,6 +11,7 @@ from antiphon.config.parallel import RankSpec
 from antiphon.runtime.groups import Alone, Group
 from antiphon.runtime.nccl_group import NcclGroup
 from antiphon.runtime.ranks import Ranks
+from antiphon.runtime.symmetric_memory import SUMMED_NORM_BYTES
 from antiphon.runtime.torch_groups import GlooGroup, TorchGroup
 from antiphon.runtime.waiting import WaitLimit, waiting_for
 
@@ -29,9 +30,16 @@ def open_store(host: str) -> tuple[TCPStore, StoreAddress]:
     return store, StoreAddress(host, store.port)
 
 
-def join(spec: RankSpec, address: StoreAddress, host: str, device: torch.device) -> Ranks:
+def join(
+    spec: RankSpec,
+    address: StoreAddress,
+    host: str,
+    device: torch.device,
+    norm_bytes: int = SUMMED_NORM_BYTES,
+) -> Ranks:
     """Meets the other ranks of the replica, which all call this. `host`: this node's
-    address. `device`: of the tensors that they will exchange.
+    address. `device`: of the tensors that they will exchange. `norm_bytes`: as of
+    `NcclGroup.share_memory`.
 
     Raises RankError if they don't come in time.
     """
@@ -63,7 +71,7 @@ def join(spec: RankSpec, address: StoreAddress, host: str, device: torch.device)
         ranks.barrier()
         if isinstance(ranks.tensor, NcclGroup):
             name = f"{address.host}:{address.port} stage {stage}"
-            ranks.tensor.share_memory(PrefixStore(f"memory-{stage}", store), name)
+            ranks.tensor.share_memory(PrefixStore(f"memory-{stage}", store), name, norm_bytes)
     return ranks
 
 

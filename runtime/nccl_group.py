@@ -2,13 +2,18 @@
 
 import logging
 from datetime import timedelta
+from functools import partial
 from typing import Any, Self
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import PrefixStore, Store
 
+from antiphon.kernels.shared_rows import SHARED_BYTES, SharedRows
+from antiphon.runtime.sharing_rows import share_rows
 from antiphon.runtime.symmetric_memory import (
+    SUMMED_NORM_BYTES,
+    TWO_SHOT_BYTES,
     SymmetricMemoryError,
     SymmetricSum,
     TorchBuffer,
@@ -30,6 +35,8 @@ class NcclGroup(TorchGroup):
     def __init__(self, group: Any, rank: int, size: int, device: torch.device) -> None:
         super().__init__(group, rank, size, device)
         self.small_sum: SymmetricSum | None = None
+        self._rows: SharedRows | None = None
+        self._norm_bytes = 0
 
     @classmethod
     def join(
@@ -40,19 +47,36 @@ class NcclGroup(TorchGroup):
         options._timeout = timeout
         return cls(dist.ProcessGroupNCCL(store, rank, size, options), rank, size, device)
 
-    def share_memory(self, store: Store, name: str) -> None:
+    def share_memory(self, store: Store, name: str, norm_bytes: int = SUMMED_NORM_BYTES) -> None:
         """From now on small sums go by symmetric memory, if all ranks can; all call
-        this at once. `store`, `name`: as of `TorchBuffer`."""
+        this at once. `store`, `name`: as of `TorchBuffer`. `norm_bytes`: up to which
+        norms sum over the ranks themselves, over the number of other ranks."""
 
-        def take() -> TorchBuffer:
-            return TorchBuffer(store, self._group, name, self._device)
+        def take(part: str, nbytes: int) -> TorchBuffer:
+            own_store = PrefixStore(part, store)
+            return TorchBuffer(own_store, self._group, f"{name} {part}", self._device, nbytes)
 
         try:
-            self.small_sum = share_memory(self, take, self._device)
+            small_sums = partial(take, "sums", TWO_SHOT_BYTES)
+            self.small_sum = share_memory(self, small_sums, self._device)
         except SymmetricMemoryError as error:
             logger.warning("sums of ranks all go through NCCL: %s", error)
+            return
+        logger.info("small sums of %d ranks go through symmetric memory", self.size)
+        if not norm_bytes:
+            return
+        try:
+            rows = share_rows(self, partial(take, "rows", SHARED_BYTES), self._device)
+        except SymmetricMemoryError as error:
+            logger.warning("norms do not sum over ranks themselves: %s", error)
         else:
-            logger.info("small sums of %d ranks go through symmetric memory", self.size)
+            self._rows, self._norm_bytes = rows, norm_bytes // (self.size - 1)
+
+    def shared_rows(self, x: torch.Tensor) -> SharedRows | None:
+        rows = self._rows
+        if rows is None or x.nbytes > self._norm_bytes or not rows.has_room(x):
+            return None
+        return rows
 
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
         if self.small_sum is not None and (total := self.small_sum(x)) is not None:

@@ -2,6 +2,7 @@
 
 import torch
 
+from antiphon.kernels.shared_rows import SharedRows
 from antiphon.runtime.groups import Group
 
 
@@ -15,6 +16,10 @@ class Pausable(Group):
 
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.paused else self._group.all_reduce(x)
+
+    def shared_rows(self, x: torch.Tensor) -> SharedRows | None:
+        shared = self._group.shared_rows(x)
+        return shared.paused() if self.paused and shared is not None else shared
 
     def all_gather(self, x: torch.Tensor) -> torch.Tensor:
         return x.expand(self.size, *x.shape) if self.paused else self._group.all_gather(x)

@@ -31,6 +31,9 @@ from antiphon.runtime.groups import Group
 # [1..512, 1280]; a copy into the buffer is added to both, and one out of it to the second).
 ONE_SHOT_BYTES = 512 * 2**10  # over the number of other ranks, all of which it reads
 TWO_SHOT_BYTES = 1280 * 2**10  # the largest that was measured
+# Up to which the norm behind a sum makes it (`kernels/summed_norm.py`), over the number of other
+# ranks; 0: never. No GPU has run that kernel yet: `benchmarks/reductions.py` says where it pays.
+SUMMED_NORM_BYTES = 0
 ALIGNMENT = 16  # bytes that a thread of the kernels reads at once
 
 # What the kernels add. Half precision is added in float32: they know no float16.
@@ -120,18 +123,18 @@ def share_memory(
 
     Raises SymmetricMemoryError on all ranks where any of them cannot.
     """
-    with _together(group, device):
+    with together(group, device):
         buffer = make()
-    with _together(group, device):
+    with together(group, device):
         buffer.connect()
     total = SymmetricSum(buffer, group.size)
-    with _together(group, device):
+    with together(group, device):
         _check(total, group, device)
     return total
 
 
 @contextmanager
-def _together(group: Group, device: torch.device) -> Iterator[None]:
+def together(group: Group, device: torch.device) -> Iterator[None]:
     """Raises SymmetricMemoryError on all ranks if what is inside fails on any of them."""
     problem: Exception | None = None
     try:
@@ -167,9 +170,16 @@ class TorchBuffer(SharedBuffer):
 
     meetings = 0  # that this process came to. torch's store keys contain their number.
 
-    def __init__(self, store: Store, group: Any, name: str, device: torch.device) -> None:
-        """Takes the memory. `store`: of these ranks alone. `group`: torch's, of a kind
-        for GPUs. `name`: its own in this process. Raises RuntimeError, AttributeError
+    def __init__(
+        self,
+        store: Store,
+        group: Any,
+        name: str,
+        device: torch.device,
+        nbytes: int = TWO_SHOT_BYTES,
+    ) -> None:
+        """Takes the memory. `store`: of these ranks and this buffer alone. `group`: torch's, of a
+        kind for GPUs. `name`: its own in this process. Raises RuntimeError, AttributeError
         or ImportError where this torch or this device has no such memory."""
         import torch.distributed._symmetric_memory  # defines operators
         from torch._C._distributed_c10d import _register_process_group, _SymmetricMemory
@@ -184,9 +194,7 @@ class TorchBuffer(SharedBuffer):
         self._store, self._rank, self._size = store, group.rank(), group.size()
         # Straight from the allocator, at the begin of a block: `symm_mem.empty` may give the middle
         # of one, and the kernels of some versions read from its begin.
-        self._bytes = _SymmetricMemory.empty_strided_p2p(
-            (TWO_SHOT_BYTES,), (1,), torch.uint8, device, name
-        )
+        self._bytes = _SymmetricMemory.empty_strided_p2p((nbytes,), (1,), torch.uint8, device, name)
         self._one_shot = torch.ops.symm_mem.one_shot_all_reduce.default
         self._two_shot = torch.ops.symm_mem.two_shot_all_reduce_.default
 
@@ -209,6 +217,16 @@ class TorchBuffer(SharedBuffer):
         counts = {int(self._store.get(f"meetings-{rank}")) for rank in range(self._size)}
         if len(counts) > 1:
             raise SymmetricMemoryError(f"its processes have shared memory {counts} times before")
+
+    @property
+    def memory(self) -> torch.Tensor:
+        """[bytes] uint8."""
+        return self._bytes
+
+    @property
+    def addresses(self) -> list[int]:
+        """Of every rank's memory, as this one maps it. Once connected."""
+        return [int(address) for address in self._handle.buffer_ptrs]
 
     def view(self, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
         return self._bytes[: prod(shape) * dtype.itemsize].view(dtype).view(shape)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import draw_architecture
+import draw_layouts
 import draw_throughput
 import make_tables
 import pytest
@@ -79,6 +80,14 @@ def test_the_picture_of_the_architecture_is_drawn_from_what_exists() -> None:
     assert draw_architecture.PICTURE.read_text() == draw_architecture.draw()
     for box in draw_architecture.BOXES:
         assert has(*box.source.split(" : ")), f"{box.title}: no {box.source}"
+
+
+def test_the_picture_of_layouts_names_options_that_exist() -> None:
+    assert draw_layouts.PICTURE.read_text() == draw_layouts.draw()
+    options = (ROOT / "docs" / "options.md").read_text()
+    for layout in draw_layouts.LAYOUTS:
+        for name in re.findall(r"([a-z_]+)=", layout.options):
+            assert f"`{name}`" in options, name
 
 
 def test_the_plot_is_drawn_from_the_results() -> None:

@@ -27,6 +27,7 @@ import torch
 from antiphon.benchmarks.layouts import FULL, TINY, Bench, Figures, Options
 from antiphon.benchmarks.machine import host
 from antiphon.benchmarks.report import Row, table, write_json
+from antiphon.runtime.symmetric_memory import SUMMED_NORM_BYTES
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,10 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--limit", type=float, default=150.0, help="seconds of one measurement")
+    parser.add_argument(
+        "--norm-bytes", type=int, default=SUMMED_NORM_BYTES,
+        help="of sums that norms make, over the number of other ranks",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path)
     parser.add_argument("--profile", type=Path)
     arguments = parser.parse_args()
@@ -188,6 +193,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         size = TINY if arguments.tiny else FULL
         bench = Bench(size, arguments.device, gpus, arguments.limit, Path(folder))
+        bench.norm_bytes = arguments.norm_bytes
         if arguments.profile is not None:
             arguments.profile.mkdir(parents=True, exist_ok=True)
             bench.trace = arguments.profile
@@ -195,7 +201,8 @@ def main() -> None:
 
         def report(rows: list[Row]) -> None:
             if arguments.output is not None:
-                more = {"tiny": arguments.tiny, "measures": bench.known}
+                more = {"tiny": arguments.tiny, "norm_bytes": bench.norm_bytes}
+                more["measures"] = bench.known
                 write_json(arguments.output, "layouts", name, more, rows)
 
         began = time.monotonic()

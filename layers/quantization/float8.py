@@ -14,7 +14,7 @@ from antiphon.layers.norms import FusedNorm, LinearInput, Norm, pending_terms
 from antiphon.layers.quantization.dequantized import input_codes
 from antiphon.layers.quantization.quantized_weight import QuantizedInput
 from antiphon.layers.quantization.rows import QuantizedRows
-from antiphon.layers.residual import Residual
+from antiphon.layers.residual import RankTerm, Residual
 
 
 def to_float8(layer: Linear) -> None:
@@ -84,6 +84,10 @@ class Float8Norm(FusedNorm):
     def norm(self, norm: Norm, residual: Residual) -> tuple[LinearInput, Residual]:
         from antiphon.kernels.norms import add_norm_quantized  # Triton exists where CUDA does
 
+        if isinstance(residual.pending, RankTerm):
+            total, values, row_scales = self.of_ranks(norm, residual.x, residual.pending, True)
+            assert row_scales is not None
+            return QuantizedRows(values, row_scales), Residual(total)
         sums, bias = pending_terms(residual.pending)
         total, values, scales = add_norm_quantized(
             residual.x, sums, bias, norm.weight, norm.bias, norm.eps

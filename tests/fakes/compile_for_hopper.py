@@ -18,7 +18,15 @@ from antiphon.config.arithmetic import ceil_div
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.settings import GRAPH_SETTINGS
 from antiphon.kernels import full_attention as full
-from antiphon.kernels import norms, page_write, readout, sampling, small_batch_linear, step_layout
+from antiphon.kernels import (
+    norms,
+    page_write,
+    readout,
+    sampling,
+    small_batch_linear,
+    step_layout,
+    summed_norm,
+)
 from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 from antiphon.kernels.row_copy import copy_rows
@@ -54,6 +62,9 @@ def launches() -> Iterator[tuple[str, Any]]:
             arguments = (x, terms, terms_bias, vector, bias, 1e-5)
             yield f"add_norm {dtype}", partial(norms.add_norm, *arguments)
             yield f"add_norm_quantized {dtype}", partial(norms.add_norm_quantized, *arguments)
+        for bias, quantize in itertools.product((vector, None), (False, True)):
+            arguments = (x, x, vector, bias, 1e-5, _shared_rows(), quantize)
+            yield f"summed_norm {dtype}", partial(summed_norm.summed_norm, *arguments)
         yield f"quantize_rows {dtype}", partial(norms.quantize_rows, x)
         for kind, gate in itertools.product(("relu", "gelu", "gelu_tanh", "silu"), (None, x)):
             yield f"activation {dtype}", partial(norms.activation, kind, x, gate)
@@ -84,6 +95,11 @@ def launches() -> Iterator[tuple[str, Any]]:
     for dtype in (*HALF, torch.float32):
         for ranks in (1, 2):
             yield f"read_out {dtype} {ranks}", partial(_read_out, dtype, ranks)
+
+
+def _shared_rows() -> summed_norm.SharedRows:
+    turns = torch.zeros(summed_norm.SLOTS, dtype=torch.int32)
+    return summed_norm.SharedRows(torch.zeros(2, dtype=torch.int64), turns, 1, 2)
 
 
 def _small_batches(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ from antiphon.benchmarks.rank_processes import HOST, Seat
 from antiphon.runtime.joining import join, limit_waiting
 from antiphon.runtime.nccl_group import NcclGroup
 from antiphon.runtime.ranks import RankError, Ranks
+from antiphon.runtime.symmetric_memory import SUMMED_NORM_BYTES
 
 HIDDEN = 1280
 ROWS = (1, 7, 64, 128, 300, 512, 1500)  # of all ways to sum
@@ -21,9 +22,9 @@ _KEPT: list[Any] = []  # a graph that hangs is better not destroyed
 
 
 @contextmanager
-def joined(seat: Seat, device: str) -> Iterator[Ranks]:
+def joined(seat: Seat, device: str, norm_bytes: int = SUMMED_NORM_BYTES) -> Iterator[Ranks]:
     """Until all of them leave, or this one fails."""
-    ranks = join(seat.spec, seat.address, HOST, torch.device(device))
+    ranks = join(seat.spec, seat.address, HOST, torch.device(device), norm_bytes)
     limit_waiting(ranks, seat.spec)
     try:
         yield ranks
@@ -101,6 +102,52 @@ def replayed(seat: Seat, dtype: torch.dtype, replays: int) -> dict[str, Any]:
         done.record()
         ranks.limit.wait(done, "the replays")
         return {"error": float(error), "small sums": group.small_sum is not None}
+
+
+@torch.inference_mode()
+def normed(seat: Seat, dtype: torch.dtype, replays: int) -> dict[str, Any]:
+    """Norms that sum over the ranks, eagerly and in a CUDA graph: the largest errors of the stream,
+    which is exact, and of its norm; and whether all ranks have the same bits."""
+    from antiphon.kernels.summed_norm import summed_norm
+
+    with joined(seat, "cuda", norm_bytes=1 << 30) as ranks:
+        group, errors, is_same = ranks.tensor, [0.0, 0.0], True
+        factor = group.size * (group.size + 1) / 2
+        weight = torch.rand(HIDDEN, generator=torch.Generator().manual_seed(0)).to("cuda", dtype)
+        rows = [base(count, dtype, "cuda") for count in ROWS if count <= 128]
+        terms = [torch.zeros_like(x) for x in rows]
+
+        def work() -> list[tuple[torch.Tensor, ...]]:
+            results = []
+            for x, term in zip(rows, terms, strict=True):
+                shared = group.shared_rows(term)
+                assert shared is not None
+                results.append(summed_norm(x, term, weight, weight, 1e-5, shared)[:2])
+            return results
+
+        work()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        ranks.graphs.append(graph)
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            results = work()
+        for number in range(replays):
+            times = number % 3 + 1
+            for x, term in zip(rows, terms, strict=True):
+                torch.mul(x, (group.rank + 1) * times, out=term)
+            if number % 10:
+                graph.replay()
+            now = results if number % 10 else work()
+            for x, (total, out) in zip(rows, now, strict=True):
+                right = x.float() * (1 + factor * times)
+                wanted = torch.nn.functional.layer_norm(
+                    right, (HIDDEN,), weight.float(), weight.float(), 1e-5
+                )
+                errors[0] = max(errors[0], float((total.float() - right).abs().max()))
+                errors[1] = max(errors[1], float((out.float() - wanted).abs().max()))
+        for _, out in results:
+            is_same &= bool((group.all_gather(out) == out).all())
+        return {"stream": errors[0], "norm": errors[1], "same bits": is_same}
 
 
 @torch.inference_mode()

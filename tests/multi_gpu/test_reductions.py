@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from rank_exchanges import ROWS, left_waiting, passed_on, replayed, same_bits, summed
+from rank_exchanges import ROWS, left_waiting, normed, passed_on, replayed, same_bits, summed
 
 from antiphon.benchmarks.rank_processes import RankProcesses
 from antiphon.config.parallel import Parallel
@@ -53,6 +53,16 @@ def test_sums_in_a_graph_stay_right(
         pytest.skip("there are no CUDA graphs on CPUs")
     results = processes.run(Parallel(processes.count), replayed, dtype, 1000)
     assert results == [{"error": 0.0, "small sums": True}] * processes.count
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_norms_sum_over_ranks(processes: RankProcesses, device: str, dtype: torch.dtype) -> None:
+    if device == "cpu":
+        pytest.skip("in Triton's interpreter: tests/unit/kernels/test_summed_norm.py")
+    for seen in processes.run(Parallel(processes.count), normed, dtype, 301):
+        assert seen["stream"] == 0.0
+        assert seen["same bits"]
+        assert seen["norm"] <= (1e-4 if dtype == torch.float32 else 0.03)
 
 
 def test_stages_pass_on_in_both_directions_at_once(processes: RankProcesses, device: str) -> None:

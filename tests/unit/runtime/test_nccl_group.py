@@ -6,7 +6,9 @@ import pytest
 import torch
 from thread_group import ThreadGroup, run_ranks
 from thread_memory import ThreadBuffer
+from torch.distributed import HashStore
 
+from antiphon.kernels.shared_rows import SHARED_BYTES, SharedRows
 from antiphon.runtime.nccl_group import NcclGroup
 from antiphon.runtime.ranks import RankError
 from antiphon.runtime.symmetric_memory import SymmetricSum
@@ -81,7 +83,7 @@ def test_sends_wait_for_nobody_and_keep_what_is_on_its_way() -> None:
     assert [send.waited for send in nccl.sends] == [False, False, True] + [False] * MAX_SENDS
 
 
-def testsmall_sums_go_by_symmetric_memory_where_there_is_some() -> None:
+def test_small_sums_go_by_symmetric_memory_where_there_is_some() -> None:
     def work(group: ThreadGroup) -> tuple[list[float], list[tuple[str, bool]]]:
         own = NcclGroup(nccl := Nccl(), group.rank, group.size, CPU)
         own.all_reduce(torch.ones(8))
@@ -102,11 +104,42 @@ def test_without_symmetric_memory_nccl_makes_all_sums(
     monkeypatch.setattr(
         "antiphon.runtime.nccl_group.TorchBuffer", lambda *_: (_ for _ in ()).throw(OSError("none"))
     )
-    group.share_memory(None, "name")  # type: ignore[arg-type]  # nobody reads the store
+    group.share_memory(HashStore(), "name")
     assert "sums of ranks all go through NCCL: not all 2 ranks can map" in caplog.text
     assert "none" in caplog.text
     group.all_reduce(torch.ones(8))
     assert nccl.calls == [("allreduce", False)]
+
+
+def test_norms_sum_over_ranks_where_that_was_shared_and_terms_are_small() -> None:
+    group = NcclGroup(Nccl(), 0, 3, CPU)
+    x = torch.zeros(4, 1280)
+    assert group.shared_rows(x) is None
+    memory = torch.zeros(SHARED_BYTES, dtype=torch.uint8)
+    group._rows = SharedRows.of(memory, [memory.data_ptr()] * 3, 0)
+    group._norm_bytes = 4 * 1280 * 4
+    assert group.shared_rows(x) is group._rows
+    assert group.shared_rows(torch.zeros(5, 1280)) is None
+    assert group.shared_rows(torch.zeros(1, 4097)) is None
+
+
+def test_norms_that_cannot_sum_leave_it_to_small_sums(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = NcclGroup(Nccl(), 0, 2, CPU)
+    monkeypatch.setattr(group, "all_gather", lambda works: works)
+
+    def take(store: Any, of: Any, name: str, *_: Any) -> Any:
+        if name == "name rows":
+            raise OSError("no more memory")
+
+    monkeypatch.setattr("antiphon.runtime.nccl_group.TorchBuffer", take)
+    monkeypatch.setattr("antiphon.runtime.nccl_group.share_memory", lambda *_: "small sums")
+    group.share_memory(HashStore(), "name", norm_bytes=1 << 20)
+    assert "norms do not sum over ranks themselves" in caplog.text
+    assert "no more memory" in caplog.text
+    assert group.small_sum == "small sums"  # type: ignore[comparison-overlap]
+    assert group.shared_rows(torch.zeros(1, 8)) is None
 
 
 def test_errors_of_nccl_are_typed() -> None:

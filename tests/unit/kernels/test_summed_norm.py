@@ -1,0 +1,134 @@
+"""A norm that sums over ranks, in Triton's interpreter: ranks are processes that share memory."""
+
+import multiprocessing
+import os
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from antiphon.kernels.norms import add_norm, add_norm_quantized
+from antiphon.kernels.shared_rows import (
+    RANKS,
+    ROW_BYTES,
+    SHARED_BYTES,
+    SLOTS,
+    SharedRows,
+)
+from antiphon.kernels.summed_norm import summed_norm
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compiled there: tests/multi_gpu")
+
+ROWS, WIDTH, EPS = 3, 72, 1e-5
+FIRST = 2**31 - 6  # of the turns, which soon go on with negative numbers
+
+
+def make(size: int, rank: int = 0) -> tuple[list[torch.Tensor], SharedRows]:
+    memories = [torch.zeros(SHARED_BYTES, dtype=torch.uint8) for _ in range(size)]
+    addresses = [memory.data_ptr() for memory in memories]
+    return memories, SharedRows.of(memories[rank], addresses, rank)
+
+
+def rows_of(memory: torch.Tensor, half: int, dtype: torch.dtype) -> torch.Tensor:
+    """[SLOTS, elements] of one half, as its rank holds it."""
+    rows = memory[: 2 * SLOTS * ROW_BYTES].view(dtype).view(2, SLOTS, -1)
+    return rows[half]
+
+
+def flags_of(memory: torch.Tensor) -> torch.Tensor:
+    return memory[2 * SLOTS * ROW_BYTES :].view(torch.int32).view(SLOTS, RANKS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("mean", [True, False], ids=["layer norm", "RMS norm"])
+def test_it_is_the_sum_and_the_norm_of_it(dtype: torch.dtype, mean: bool) -> None:
+    """With another rank whose rows and flags are there before this one comes, turn after turn."""
+    torch.manual_seed(1)
+    weight, bias = torch.randn(2, WIDTH).to(dtype)
+    (own, other), shared = make(2)
+    for turn in range(1, 4):
+        x, term, theirs = torch.randn(3, ROWS, WIDTH).to(dtype)
+        rows_of(other, turn & 1, dtype)[:ROWS, :WIDTH] = theirs
+        flags_of(own)[:ROWS, 1] = turn + (turn == 2)  # it may be a turn ahead
+        shift = bias if mean else None
+        total, out, scales = summed_norm(x, term, weight, shift, EPS, shared)
+        sums = (term.float() + theirs.float())[None]
+        right, normed = add_norm(x, sums, None, weight, shift, EPS)
+        assert torch.equal(total, right)
+        assert torch.equal(out, normed)
+        assert scales is None
+        assert torch.equal(rows_of(own, turn & 1, dtype)[:ROWS, :WIDTH], term)
+        assert (flags_of(other)[:ROWS, 0] == turn).all()
+        assert shared.turns[: ROWS + 1].tolist() == [turn] * ROWS + [0]
+        assert not flags_of(other)[:, 1:].any()
+
+
+def test_float8_rows() -> None:
+    x, term, weight = torch.randn(ROWS, WIDTH), torch.randn(ROWS, WIDTH), torch.randn(WIDTH)
+    total, out, scales = summed_norm(x, term, weight, None, EPS, make(1)[1], quantize=True)
+    right, values, right_scales = add_norm_quantized(x, term[None], None, weight, None, EPS)
+    assert torch.equal(total, right)
+    assert torch.equal(out.float(), values.float())
+    assert scales is not None
+    assert torch.equal(scales, right_scales)
+
+
+def test_while_paused_no_rank_is_waited_for() -> None:
+    memories, shared = make(3, rank=2)
+    x = torch.ones(ROWS, WIDTH)
+    total, _, _ = summed_norm(x, x, x[0], None, EPS, shared.paused())
+    assert (total == 2).all()
+    assert not any(memory.any() for memory in memories)
+    assert not shared.turns.any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "has_room"),
+    [((1, 8), True), ((SLOTS, 4096), True), ((SLOTS + 1, 8), False), ((0, 8), False),
+     ((1, 4097), False)],
+)  # fmt: skip
+def test_room(shape: tuple[int, int], has_room: bool) -> None:
+    assert make(1)[1].has_room(torch.zeros(shape)) is has_room
+
+
+def test_strided_rows_have_no_room() -> None:
+    assert not make(1)[1].has_room(torch.zeros(8, 4).t())
+
+
+def meet(memories: list[torch.Tensor], rank: int, turns: int, results: Any) -> None:
+    """In the process of one rank: sums of turn after turn, without a word between them."""
+    shared = SharedRows.of(memories[rank], [memory.data_ptr() for memory in memories], rank)
+    shared.turns.fill_(FIRST)
+    x, weight, wrong = torch.zeros(2, 16), torch.ones(16), 0
+    for turn in range(turns):
+        count = 1 + turn % 2  # slots differ in their turns
+        term = torch.full((count, 16), float((rank + 1) * (turn + 1)))
+        total, _, _ = summed_norm(x[:count], term, weight, None, EPS, shared)
+        size = len(memories)
+        wrong += int((total != (turn + 1) * size * (size + 1) / 2).any())
+    results.put((rank, wrong))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_never_mix_their_turns(size: int) -> None:
+    assert os.environ["TRITON_INTERPRET"] == "1"
+    context = multiprocessing.get_context("spawn")
+    memories = [torch.zeros(SHARED_BYTES, dtype=torch.uint8).share_memory_() for _ in range(size)]
+    for memory in memories:
+        flags_of(memory).fill_(FIRST)
+    results = context.Queue()
+    processes = [
+        context.Process(target=meet, args=(memories, rank, 12, results)) for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        seen = dict(results.get(timeout=200) for _ in range(size))
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    assert seen == dict.fromkeys(range(size), 0)
