@@ -203,7 +203,7 @@ def grouped_linear(
         BLOCK=block, PARTS=block // weight.shape[2], BLOCK_M=tile.rows, BLOCK_N=tile.outputs,
         SPLITS=tile.splits, EVEN=outputs % tile.outputs == 0, ORDERED=order is not None,
         ZEROS=zeros is not None, X_SCALED=x_scales is not None, BIAS=bias is not None,
-        FAST=x.device.type == "cuda", num_warps=tile.warps, num_stages=tile.stages,
+        FAST=not triton.knobs.runtime.interpret, num_warps=tile.warps, num_stages=tile.stages,
         **overlapped(x.device),
     )  # fmt: skip
     return out

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from antiphon.layers.quantization.quantized_weight import FOUR_BIT_ZERO, QuantizedWeight
+from antiphon.layers.quantization.ordering import in_order
+from antiphon.layers.quantization.quantized_weight import QuantizedWeight
 
 BLOCKS = (128, 64, 32)  # inputs that may share a scale in the kernel, the best first
 BLOCKS_OF_FOUR_BITS = BLOCKS[:2]
@@ -31,23 +32,16 @@ class BlockedWeight:
 
     @classmethod
     def of(cls, weight: QuantizedWeight) -> "BlockedWeight":
-        block, groups = _block(weight), weight.groups()
-        order, group_of_block = _places(groups, block)
-        codes, own = weight.codes(), order
-        if torch.equal(order, torch.arange(len(groups), device=order.device)):
-            order = None
-        else:
-            codes = _rearranged(weight, codes, order, group_of_block.repeat_interleave(block))
-            order = own.clamp(min=0).int()
-        words = codes.unflatten(1, (-1, block)).transpose(0, 1)  # [blocks, out, block]
+        ordered, order = in_order(weight, block := _block(weight))
+        words = ordered.codes().unflatten(1, (-1, block)).transpose(0, 1)  # [blocks, out, block]
         if weight.has_four_bits:
             words = _four_in_a_word(words)
-        scales = weight.scales
+        scales = ordered.scales
         if scales.dtype not in (torch.float16, torch.bfloat16):
             scales = scales.float()
-        parts = [scales] if weight.zeros is None else [scales, weight.zeros.to(scales.dtype)]
-        by_block = [_by_block(part, group_of_block) for part in parts]
-        return cls(words.contiguous(), torch.stack(by_block), order, block)
+        parts = [scales] if ordered.zeros is None else [scales, ordered.zeros.to(scales.dtype)]
+        by_block = torch.stack(parts).transpose(1, 2).contiguous()
+        return cls(words.contiguous(), by_block, None if order is None else order.int(), block)
 
 
 def _block(weight: QuantizedWeight) -> int:
@@ -57,48 +51,6 @@ def _block(weight: QuantizedWeight) -> int:
         fitting = (block for block in possible if weight.shape[1] % block == 0)
         return next(fitting, possible[-1])
     return next((block for block in possible if weight.group_size % block == 0), 0)
-
-
-def _places(groups: torch.Tensor, block: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs in the order of their `groups` [in], each group filled up to whole blocks: the input
-    of each place, or -1, and the group of each block."""
-    inputs, counts = torch.sort(groups, stable=True).indices, torch.bincount(groups)
-    blocks = -(-counts // block)
-    first_places = (torch.cumsum(blocks, 0) - blocks) * block
-    first_inputs = torch.cumsum(counts, 0) - counts
-    group = groups[inputs]
-    within = torch.arange(len(groups), device=groups.device) - first_inputs[group]
-    order = torch.full((int(blocks.sum()) * block,), -1, device=groups.device)
-    order[first_places[group] + within] = inputs
-    return order, torch.arange(len(counts), device=groups.device).repeat_interleave(blocks)
-
-
-def _rearranged(
-    weight: QuantizedWeight, codes: torch.Tensor, order: torch.Tensor, groups: torch.Tensor
-) -> torch.Tensor:
-    """`codes` [out, in] in their `order` [places], with the code of 0 where that is negative.
-    `groups` [places]: the group of each place."""
-    placed = codes.view(torch.uint8)[:, order.clamp(min=0)]
-    if bool((order < 0).any()):
-        placed = torch.where(order < 0, _zero_codes(weight)[:, groups], placed)
-    return placed.view(codes.dtype)
-
-
-def _zero_codes(weight: QuantizedWeight) -> torch.Tensor:
-    """[out, groups] uint8: the bits of a weight of 0."""
-    if weight.zeros is not None:
-        zeros = weight.zeros.to(torch.int16).to(torch.uint8)
-    else:
-        zero = FOUR_BIT_ZERO if weight.has_four_bits else 0
-        zeros = torch.full_like(weight.scales, zero, dtype=torch.uint8)
-    return zeros if zeros.shape[1] > 1 else zeros.expand(-1, int(weight.groups().max()) + 1)
-
-
-def _by_block(by_group: torch.Tensor, group_of_block: torch.Tensor) -> torch.Tensor:
-    """[out, groups] -> [blocks, out]"""
-    if by_group.shape[1] == 1:
-        return by_group.t().expand(len(group_of_block), -1)
-    return by_group.t()[group_of_block]
 
 
 def _four_in_a_word(codes: torch.Tensor) -> torch.Tensor:
