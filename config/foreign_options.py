@@ -38,6 +38,7 @@ _SPELLINGS = {  # by option: other engines' spelling of a value, and ours
         "bf16": "bfloat16",
         "default": "auto",
     },
+    "generation_config": {"vllm": "none"},
     "kv_cache_dtype": dict.fromkeys(("fp8_e4m3", "float8_e4m3fn", "float8_e4m3", "float8"), "fp8"),
 }
 _INT8 = ("int8", "int8_float32", "int8_float16", "int8_bfloat16")
