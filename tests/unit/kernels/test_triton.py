@@ -83,7 +83,9 @@ def test_full_attention_of_grouped_heads(kv_heads: int, size: int) -> None:
 
 @pytest.mark.parametrize(("dtype", "kv"), [(torch.float32, None), (torch.bfloat16, FLOAT8)])
 @pytest.mark.parametrize(("kind", "bias"), [("causal", False), ("causal", True), ("cross", False)])
-@pytest.mark.parametrize(("heads", "kv_heads"), [(6, 2), (7, 1), (40, 2)])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads"), [(6, 2), (7, 1), pytest.param(40, 2, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("splits", [1, 3])
 def test_paged_attention_of_grouped_heads(
     dtype: torch.dtype,
