@@ -35,8 +35,7 @@ def transcribe_recordings() -> None:
     began = time.perf_counter()
     with Engine(str(HERE / "whisper_commands" / "model")) as engine:
         ready = time.perf_counter()
-        # A piece of 3 s holds one command; this small model errs more with several in a window.
-        results = engine.transcribe_all(files, chunk_seconds=3.0)
+        results = engine.transcribe_all(files)
         done = time.perf_counter()
     heard, seconds = [], 0.0
     for file, said, result in zip(files, expected.values(), results, strict=True):
