@@ -103,13 +103,15 @@ class OpenRequests:
         readouts: tuple[Readout, ...] = (),
         alignment: Alignment | None = None,
         rule_changes: RuleChanges | None = None,
+        begun: int = 0,
     ) -> OpenRequest:
         """Makes one `Request` and sends it to the decoder on its route, or as soon as there is one.
 
         `timestamps`: whether the rules of Whisper's timestamps apply; None: as the prompt says.
         `sample`: number of this sample among those of its prompt. `timeout`: in seconds.
         `readouts`: what to read of the prompt's logits. `rule_changes`: of the checkpoint's rules.
-        `alignment`: whether to tell when its tokens were said.
+        `alignment`: whether to tell when its tokens were said. `begun`: last tokens of the prompt
+        that begin its text.
         """
         params = self.inputs.complete(prepared.params)
         inputs, prompt_len = prepared.inputs, len(prompt_token_ids)
@@ -131,6 +133,7 @@ class OpenRequests:
             timeout=timeout,
             caller=caller_number(),
             lookup_ids=text_of(inputs) if self._looks_up else None,
+            begun=begun,
         )
         loop = asyncio.get_running_loop()
         opened = OpenRequest(

@@ -80,6 +80,8 @@ def _bad_value(request: Request) -> str | None:
             f"max_tokens={request.max_tokens} and {min(lengths, default=1)} encoder tokens "
             f"must be at least 1"
         )
+    if not 0 <= operator.index(request.begun) < len(prompt):
+        return f"{request.begun} tokens that begin the text, of a prompt of {len(prompt)}"
     known = len(prompt) + len(request.generated)
     for position, token_id in request.readouts:
         if not 0 <= operator.index(position) < known or operator.index(token_id) < 0:

@@ -25,7 +25,7 @@ class Admission:
 
     slot: int
     token_ids: np.ndarray  # [tokens] prompt, and what was generated before a preemption
-    prompt_len: int
+    prompt_len: int  # for rules: without what begins the text
     max_len: int
     seed: int
     params: SamplingParams
@@ -46,9 +46,9 @@ class Admission:
     ) -> "Admission":
         """Of `request`, which has a slot, with its `token_ids` [tokens] so far."""
         return cls(
-            request.slot, token_ids, len(request.prompt_token_ids), request.max_len, request.seed,
-            request.params, request.rules, self_pages, cross.pages, cross.length, grids_of(request),
-            cross.sees,
+            request.slot, token_ids, len(request.prompt_token_ids) - request.begun, request.max_len,
+            request.seed, request.params, request.rules, self_pages, cross.pages, cross.length,
+            grids_of(request), cross.sees,
         )  # fmt: skip
 
     def seeing(self, cross: CrossChange) -> "Admission":

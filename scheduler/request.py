@@ -145,6 +145,7 @@ class Request:
     trial: Trial = Trial.NONE
     attempt: int = 0  # how often it was sent before, each time under another id
     lookup_ids: np.ndarray | None = None  # [tokens] of its input, where drafts are looked up
+    begun: int = 0  # last tokens of its prompt that rules take for generated: its text's beginning
 
     # Set by the scheduler.
     state: RequestState = RequestState.WAITING

@@ -127,6 +127,7 @@ def _in_its_form(settings: Mapping[str, Any], batched: bool) -> dict[str, Any]:
     )
     changed: dict[str, Any] = {
         "mode": "batched" if batched else "sequential",
+        "keep_prefix": not batched,
         "clip_timestamps": None if clips == "0" else clips,
         "vad_filter": voice is not None,
         "vad_parameters": voice,

@@ -85,7 +85,9 @@ class WindowDecoder:
         options, earlier = self.options, self.options.earlier
         sequence = self.format.prompt(language, options.task, options.timestamps)
         prefix = earlier.prefix if is_first else ()
-        return window_prompt(self.format, sequence, previous, earlier.hotwords, prefix)
+        return window_prompt(
+            self.format, sequence, previous, earlier.hotwords, prefix, earlier.keeps_prefix
+        )
 
     def _failed(self, decoded: Decoded) -> bool:
         output = decoded.output
@@ -105,7 +107,27 @@ class WindowDecoder:
             for opened in requests:
                 self.engine.cancel(opened)
             raise
-        return Decoded.of(max(outputs, key=_likelihood), temperature, language)
+        best = max(outputs, key=_likelihood)
+        if prompt.begun:
+            best = self._with_beginning(best, prompt.token_ids[-prompt.begun :])
+        return Decoded.of(best, temperature, language)
+
+    def _with_beginning(self, output: CompletionOutput, token_ids: list[int]) -> CompletionOutput:
+        """`output` behind the tokens that began its text, which count as certain. When they were
+        said is not known yet."""
+        begun, logprobs, average = len(token_ids), output.logprobs, output.avg_logprob
+        if average is not None:
+            counted = len(output.token_ids) + (self.format.end_id not in output.token_ids[-1:])
+            average *= counted / (counted + begun)
+        return replace(
+            output,
+            token_ids=[*token_ids, *output.token_ids],
+            text=self.engine.inputs.decode(token_ids) + output.text,
+            avg_logprob=average,
+            token_logprobs=[0.0] * begun + (output.token_logprobs or []),
+            logprobs=None if logprobs is None else [{} for _ in token_ids] + logprobs,
+            token_frames=None,
+        )
 
     def submit(
         self, media: EncoderInput, prompt: WindowPrompt, temperature: float, **how: Any
@@ -114,6 +136,9 @@ class WindowDecoder:
         options = self.options
         params = self._bounded(at_temperature(options.params, temperature), prompt)
         no_speech = self.format.no_speech_id
+        alignment = None
+        if self._words is not None and not prompt.begun:  # else it is asked for the whole text
+            alignment = self._words.question(media, prompt)
         return self.engine.submit(
             Prepared((media,), prompt.token_ids, within_speech(params, media, self.engine.inputs)),
             prompt.token_ids,
@@ -122,7 +147,8 @@ class WindowDecoder:
             timeout=self.deadline.seconds_left,
             readouts=() if no_speech is None else (Readout(prompt.start, no_speech),),
             rule_changes=options.rules,
-            alignment=None if self._words is None else self._words.question(media, prompt),
+            begun=prompt.begun,
+            alignment=alignment,
             **how,
         )
 

@@ -26,6 +26,7 @@ class EarlierText:
     carried: bool = False
     continued: bool = False
     reset_temperature: float = 0.5
+    keeps_prefix: bool = False  # as part of the text
 
 
 def checked_earlier_text(given: Any, whisper: WhisperFormat, in_turn: bool) -> EarlierText:
@@ -46,6 +47,7 @@ def checked_earlier_text(given: Any, whisper: WhisperFormat, in_turn: bool) -> E
         checked_flag("carry_initial_prompt", given.carry_initial_prompt),
         continued,
         checked_number("prompt_reset_on_temperature", given.prompt_reset_on_temperature),
+        checked_flag("keep_prefix", given.keep_prefix),
     )
     if whisper.previous_id is None and (earlier.initial or earlier.hotwords or continued):
         raise _no_earlier_text(earlier)

@@ -58,6 +58,7 @@ class Keywords:
     carry_initial_prompt: Any = False
     hotwords: Any = None
     prefix: Any = None
+    keep_prefix: Any = False
     condition_on_previous_text: Any = None
     prompt_reset_on_temperature: Any = 0.5
     temperature: Any = None
@@ -131,7 +132,9 @@ class TranscriptionOptions:
     def may_stream(self) -> bool:
         """Whether the text may be shown as it comes: nothing takes it back."""
         one_attempt = len(self.fallback.temperatures) == 1 and self.fallback.best_of == 1
-        return one_attempt and not self.in_turn and not self.detection.each_window
+        keeps_prefix = self.earlier.keeps_prefix and bool(self.earlier.prefix)
+        waits = self.in_turn or self.detection.each_window or keeps_prefix
+        return one_attempt and not waits
 
 
 @dataclass(frozen=True)

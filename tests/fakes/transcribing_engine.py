@@ -41,6 +41,7 @@ class TranscribingEngine:
             priority=options["priority"],
             readouts=options.get("readouts", ()),
             alignment=options.get("alignment"),
+            begun=options.get("begun", 0),
         )
         self.plain.submit(request)
         return request

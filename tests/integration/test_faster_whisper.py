@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ctranslate2_files
 import numpy as np
@@ -121,6 +122,25 @@ def test_beams_search_before_samples_are_drawn(model: WhisperModel) -> None:
     (segment,) = segments
     assert segment.temperature == 0.0
     assert segment.text.strip() == EXPECTED["call.wav"]
+
+
+@pytest.mark.parametrize("options", [{}, {"without_timestamps": True}, {"beam_size": 1}])
+def test_a_prefix_is_part_of_the_text(model: WhisperModel, options: dict[str, Any]) -> None:
+    """As theirs: with timestamps, behind <|0.00|>."""
+    whisper = model.engine.format
+    options = {"language": "en", "word_timestamps": True, **options}
+    segments, _ = model.transcribe(CALL, **options)
+    (plain,) = segments
+    segments, _ = model.transcribe(CALL, prefix="call seven", **options)
+    (segment,) = segments
+    assert segment.text.strip() == plain.text.strip() == EXPECTED["call.wav"]
+    assert segment.start == pytest.approx(plain.start, abs=0.1)
+    prefix = whisper.text_ids("call seven")
+    assert segment.tokens[: len(prefix)] == prefix
+    times = [(word.word.strip(), word.start) for word in segment.words]
+    for (word, start), other in zip(times, plain.words, strict=True):
+        assert word == other.word.strip()
+        assert start == pytest.approx(other.start, abs=0.1)
 
 
 def test_where_nobody_speaks_is_left_out(model: WhisperModel) -> None:

@@ -162,6 +162,21 @@ def test_each_window_of_a_batch_gets_prompt_and_hotwords(engine: ScriptedEngine)
     assert all(other[1:] == [5, 6, *prompt, *start] for other in others)
 
 
+def test_a_prefix_that_is_kept_is_part_of_the_text(engine: ScriptedEngine) -> None:
+    engine.begin(lambda asked: GOOD)
+    segments = engine.transcribe(15, prefix="wake", keep_prefix=True).segments
+    assert segments[0].text == f"wake {GOOD}"
+    assert segments[0].start == 0.0
+    assert all(segment.text == GOOD for segment in segments[1:])
+    prefix = engine.ids("wake")
+    assert segments[0].token_ids[: len(prefix)] == prefix
+    first, *others = engine.asked
+    assert engine.inputs.whisper is not None
+    assert first.prompt[-1 - len(prefix) :] == [engine.inputs.whisper.first_timestamp_id, *prefix]
+    assert first.begun == 1 + len(prefix)
+    assert not any(other.begun for other in others)
+
+
 def test_barred_tokens_reach_the_rules(engine: ScriptedEngine) -> None:
     whisper = engine.inputs.whisper
     assert whisper is not None

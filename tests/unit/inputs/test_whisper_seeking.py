@@ -63,14 +63,29 @@ def test_windows_are_cut_at_their_timestamps(
 def test_prompts_hold_less_than_half_of_the_positions() -> None:
     """9 of 20: the last of the earlier text, the first of hotwords and prefix."""
     prompt = window_prompt(FORMAT, [START], range(30))
-    assert prompt == ([BEFORE, *range(21, 30), START], 10)
+    assert prompt == ([BEFORE, *range(21, 30), START], 10, 0)
     prompt = window_prompt(FORMAT, [START], [1, 2, 3], hotwords=[7, 8])
-    assert prompt == ([BEFORE, 7, 8, 1, 2, 3, START], 6)
+    assert prompt == ([BEFORE, 7, 8, 1, 2, 3, START], 6, 0)
     prompt = window_prompt(FORMAT, [START], range(30), hotwords=range(40, 60))
     assert prompt.token_ids == [BEFORE, *range(40, 49), START]
     prompt = window_prompt(FORMAT, [START], hotwords=[7], prefix=range(30))
-    assert prompt == ([START, *range(9)], 0)
-    assert window_prompt(FORMAT, [START]) == ([START], 0)
+    assert prompt == ([START, *range(9)], 0, 0)
+    assert window_prompt(FORMAT, [START]) == ([START], 0, 0)
+
+
+@pytest.mark.parametrize("times", [True, False])
+def test_a_prefix_that_is_kept_begins_the_text(times: bool) -> None:
+    format_ = SimpleNamespace(
+        **vars(FORMAT), wants_timestamps=lambda sequence: times, first_timestamp_id=FIRST
+    )
+    begun = [FIRST, 7, 8] if times else [7, 8]
+    sequence = [START, 60]
+    prompt = window_prompt(format_, sequence, [1, 2], [3], [7, 8], keep_prefix=True)  # type: ignore[arg-type]
+    assert prompt == ([BEFORE, 1, 2, *sequence, *begun], 3, len(begun))
+    plain = window_prompt(format_, sequence, [1, 2], [3], [7, 8])  # type: ignore[arg-type]
+    assert plain == ([BEFORE, 1, 2, *sequence, 7, 8], 3, 0)
+    nothing = window_prompt(format_, sequence, keep_prefix=True)  # type: ignore[arg-type]
+    assert nothing == (sequence, 0, 0)
 
 
 def test_earlier_text_is_forgotten_behind_a_high_temperature() -> None:
