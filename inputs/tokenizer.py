@@ -7,6 +7,7 @@ from antiphon.config.errors import CheckpointError, describe
 from antiphon.families.ctranslate2 import is_ctranslate2
 from antiphon.inputs import ctranslate2_tokenizer
 
+TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # as transformers names a warning
 # How the names of a tokenizer's vocabulary files begin, in its `vocab_files_names`.
 VOCABULARY = ("vocab", "tokenizer_file", "spm", "source", "target", "merges")
 
@@ -16,16 +17,22 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        if is_ctranslate2(folder):
-            return ctranslate2_tokenizer.load(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        converted = is_ctranslate2(folder)
+        tokenizer = (
+            ctranslate2_tokenizer.load(folder)
+            if converted
+            else AutoTokenizer.from_pretrained(folder)
+        )
     except CheckpointError:
         raise
     except Exception as error:  # tokenizer libraries raise many types for broken or missing files
         raise CheckpointError(
             f"cannot load the tokenizer of {folder}: {describe(error)}"
         ) from error
-    _check_vocabulary(tokenizer, folder)
+    if not converted:
+        _check_vocabulary(tokenizer, folder)
+    # Lengths are checked with numbers against the model's own limits, which may be higher (T5's).
+    tokenizer.deprecation_warnings[TOO_LONG] = True
     return tokenizer
 
 
