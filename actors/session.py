@@ -10,26 +10,22 @@ import ctypes
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-from antiphon.config.errors import ConfigurationError
+from antiphon.actors.ray_address import check_reachable, check_same_cluster, use_saved_token
+from antiphon.config.errors import AntiphonError, ConfigurationError
 from antiphon.runtime.forks import REMEDY, refuse_in_fork
 from antiphon.runtime.threads import DaemonThreads
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 5.0  # for a cluster's port to answer
-ANSWER_SECONDS = 3.0  # for what listens there to say its first bytes
-HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS_FRAME = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # without settings
+START_ATTEMPTS = 2  # of Ray, whose own limits are fixed and too short on a busy machine (15 s)
 EXIT_SECONDS = 3.0  # for Ray to shut down when the program ends
 SIGACTION_BYTES = 512  # over the size of C's struct sigaction (152 or fewer)
 
@@ -45,12 +41,14 @@ class RaySession:
         self._connecting: Future[None] | None = None
         self._others: set[int] = set()  # processes that the program had started before
         self._pid = os.getpid()
+        self._ending = False
 
     def join(self, address: str | None) -> None:
         """Connects to Ray, or counts one more engine.
 
-        Raises ConfigurationError if there is no cluster at `address`, and in a child forked from a
-        process that had connected: the threads of Ray's client exist only in the parent.
+        Raises ConfigurationError if there is no cluster at `address`, if Ray does not start, and in
+        a child forked from a process that had connected: the threads of Ray's client exist only in
+        the parent.
         """
         if self._connecting is not None:
             # Before taking the lock: a thread of the parent may have held it during the fork.
@@ -63,7 +61,7 @@ class RaySession:
                     os.register_at_fork(after_in_child=_leave_to_parent)
                 atexit.register(self._exit)
                 self._others = {child.pid for child in psutil.Process().children()}
-                self._connecting = self._thread.submit(_connect, address)
+                self._connecting = self._thread.submit(self._connect, address)
                 self._connecting.result()
                 self._started_here = True
             elif _inherited():
@@ -73,8 +71,28 @@ class RaySession:
                     f"Ray's client has no threads in it, and an engine would hang; {REMEDY}"
                 )
             elif address is not None:
-                _check_same_cluster(address, ray.get_runtime_context().gcs_address)
+                check_same_cluster(address, ray.get_runtime_context().gcs_address)
             self._engines += 1
+
+    def _connect(self, address: str | None) -> None:
+        for attempts_left in reversed(range(START_ATTEMPTS)):
+            try:
+                return _connect(address)
+            except AntiphonError:
+                raise
+            except Exception as error:  # Ray has no type for a process of its own that is late
+                _kill(self._processes())
+                if not attempts_left or self._ending:
+                    raise ConfigurationError(
+                        f"Ray did not start here: {error} Its logs are in /tmp/ray/session_latest/"
+                        "logs. On a busy machine, try again later, join a running cluster "
+                        "(`ray start --head`), or do without Ray (ray=False, --no-ray)"
+                    ) from error
+                logger.warning("Ray did not start (%s); trying once more", error)
+
+    def end(self) -> None:
+        """For a program that ends: Ray is not started any more."""
+        self._ending = True
 
     def leave(self) -> None:
         with self._lock:
@@ -89,6 +107,7 @@ class RaySession:
         a minute."""
         if os.getpid() != self._pid or self._connecting is None:
             return
+        self.end()
         _forbid_start()
         processes, left = self._processes(), False
         if self._connecting.done():
@@ -125,6 +144,7 @@ session = RaySession()
 def abandon() -> None:
     """Kills every process that this one has started, with Ray and its workers, at once and without
     notice. For a program that is about to end itself."""
+    session.end()
     _kill(psutil.Process().children(recursive=True))
 
 
@@ -192,7 +212,7 @@ def _connect(address: str | None) -> None:
         local: dict[str, Any] = {"include_dashboard": False}
     else:
         check_reachable(named)
-        _use_saved_token()
+        use_saved_token()
         logger.info("joining the Ray cluster at %s", named)
         local = {}
     try:
@@ -204,6 +224,8 @@ def _connect(address: str | None) -> None:
     except ConnectionError as error:
         hint = "if it uses token authentication, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         raise ConfigurationError(f"no Ray cluster at {named}: {error}; {hint}") from None
+    except RuntimeError as error:  # the cluster has other versions of Ray or Python
+        raise ConfigurationError(f"cannot join the running Ray cluster: {error}") from None
 
 
 @contextlib.contextmanager
@@ -219,73 +241,3 @@ def _own_handler_of(signum: int) -> Iterator[None]:
     finally:
         if signal.getsignal(signum) is before:  # else the program has set another one meanwhile
             libc.sigaction(signum, action, None)
-
-
-def _check_same_cluster(address: str, joined: str) -> None:
-    """Raises ConfigurationError if `address` is not the cluster that this process has joined: a
-    process is in one cluster at a time."""
-    if address in ("auto", "local"):
-        return
-    check_reachable(address)
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    own_host, _, own_port = joined.rpartition(":")
-    same_host = socket.gethostbyname(host.strip("[]")) in (
-        socket.gethostbyname(own_host),
-        "127.0.0.1",
-    )
-    if port != own_port or not same_host:
-        raise ConfigurationError(
-            f"address={address!r}, but this process is in the Ray cluster at {joined}: "
-            "leave out address, or use another process"
-        )
-
-
-def check_reachable(address: str) -> None:
-    """Raises ConfigurationError if no cluster answers. Ray itself would try for minutes, with lines
-    of its C++ side on stderr, or raise a ValueError."""
-    if address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigurationError(
-            f"no Ray cluster at {address!r}: give HOST:PORT, as `ray start --head` prints it, "
-            "or 'auto' for one on this machine"
-        )
-    try:
-        peer = (host.strip("[]"), int(port))
-        with socket.create_connection(peer, timeout=CONNECT_SECONDS) as connection:
-            speaks = os.environ.get("RAY_USE_TLS", "0") != "0" or _speaks_grpc(connection)
-    except (OSError, OverflowError) as error:
-        raise ConfigurationError(f"no Ray cluster at {address}: {error}") from None
-    if not speaks:
-        raise ConfigurationError(
-            f"no Ray cluster at {address}: something else listens there. Give HOST:PORT, as "
-            "`ray start --head` prints it (port 6379 unless chosen otherwise)"
-        )
-
-
-def _speaks_grpc(connection: socket.socket) -> bool:
-    """Whether the other side answers as a gRPC server does, which every Ray cluster has: it begins
-    with a SETTINGS frame (RFC 9113, 3.4). Waits up to ANSWER_SECONDS."""
-    connection.settimeout(ANSWER_SECONDS)
-    try:
-        connection.sendall(HTTP2_PREFACE + SETTINGS_FRAME)
-        with connection.makefile("rb") as answer:
-            head = answer.read(len(SETTINGS_FRAME))
-    except OSError:  # it said nothing, or broke off
-        return False
-    # Behind the three bytes of its length: type 4, flags 0, stream 0.
-    return len(head) == len(SETTINGS_FRAME) and head[3:] == SETTINGS_FRAME[3:]
-
-
-def _use_saved_token() -> None:
-    """Turns token authentication on if a token is saved, as `ray start` does. Ray saves one on
-    every machine where it runs, but does not use it when joining by address."""
-    if "RAY_AUTH_MODE" in os.environ:
-        return
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
-    if "RAY_AUTH_TOKEN" in os.environ or path.exists():
-        from ray._raylet import Config  # type: ignore[attr-defined]
-
-        os.environ["RAY_AUTH_MODE"] = "token"
-        Config.initialize("")  # reads the variable again: the import of Ray has read it before

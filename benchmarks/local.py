@@ -12,6 +12,7 @@ import numpy as np
 
 from antiphon.actors.local import LocalWorkers
 from antiphon.actors.messages import FrontendMessage, Input, NeedInput, Output, Submit
+from antiphon.benchmarks.acceptance import acceptance
 from antiphon.benchmarks.machine import PeakMemory
 from antiphon.benchmarks.report import Row
 from antiphon.benchmarks.serving import Load, RandomInputs, closed_loop_row, offline_row, warm_ups
@@ -20,6 +21,7 @@ from antiphon.config.errors import ConfigurationError, RequestFailed
 from antiphon.config.options import resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.draft import looks_up
 from antiphon.runtime.garbage import frozen_heap
 from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState
 
@@ -37,6 +39,7 @@ class LocalEngine:
         self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._ids = itertools.count()
         self.audio = self.model.audio
+        self._looks_up = looks_up(self.model, config)
         if self.model.encoder is None:
             raise ConfigurationError(
                 f"{self.model.architecture} has no encoder: measure it with `bench latency`"
@@ -49,8 +52,8 @@ class LocalEngine:
         self._workers.close()
 
     @property
-    def steps(self) -> int:
-        return self._workers.counters()["steps"]
+    def counters(self) -> dict[str, int]:
+        return self._workers.counters()
 
     def run(self, sizes: list[tuple[float, int]], in_flight: int) -> list[float]:
         """Seconds of each request, with `in_flight` of them at a time. Raises RequestFailed."""
@@ -77,6 +80,14 @@ class LocalEngine:
             submit(len(batch))
         return took
 
+    def closed_loop(self, sizes: list[tuple[float, int]], callers: int) -> Row:
+        """Of `callers`, each with one request in flight, all of which have the load's tokens."""
+        before, began = self.counters, time.perf_counter()
+        took = self.run(sizes, callers)
+        elapsed = time.perf_counter() - began
+        row = closed_loop_row(callers, took, elapsed, self.load.output_tokens)
+        return {**row, **acceptance(before, self.counters)}
+
     def _request(self, size: float, output_tokens: int) -> Request:
         array, start = self._inputs.draw(size), self.model.token_id("decoder_start_token_id")
         assert start is not None
@@ -89,7 +100,7 @@ class LocalEngine:
         params = SamplingParams(max_tokens=output_tokens, ignore_eos=True)
         return Request(
             RequestId(NAME, number), prompt, (media,), params, DecodingRules(), output_tokens,
-            seed=0, encoder="encoder-0",
+            seed=0, encoder="encoder-0", lookup_ids=array if self._looks_up else None,
         )  # fmt: skip
 
     def _send_input(self, key: str) -> None:
@@ -123,15 +134,17 @@ def throughput(folder: str, options: dict[str, Any], load: Load) -> tuple[Row, d
     ready = time.perf_counter() - began
     try:
         _warm(engine, warm_ups(engine.info))
-        sizes, before = load.sizes(engine.audio is not None), engine.steps
+        sizes, before = load.sizes(engine.audio is not None), engine.counters
         with frozen_heap(), PeakMemory() as memory:
             began = time.perf_counter()
             engine.run(sizes, len(sizes))
             took = time.perf_counter() - began
+        after = engine.counters
         return {
             **offline_row(load, sizes, took, memory),
-            "steps": engine.steps - before,
+            "steps": after["steps"] - before["steps"],
             "ready_s": ready,
+            **acceptance(before, after),
         }, engine.info
     finally:
         engine.close()
@@ -146,9 +159,8 @@ def latency(
         with frozen_heap():
             for callers in concurrencies:
                 _warm(engine, callers)
-                began = time.perf_counter()
-                took = engine.run(load.sizes(engine.audio is not None), callers)
-                rows.append(closed_loop_row(callers, took, time.perf_counter() - began))
+                sizes = load.sizes(engine.audio is not None)
+                rows.append(engine.closed_loop(sizes, callers))
         return rows, engine.info
     finally:
         engine.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from antiphon.benchmarks.acceptance import acceptance
 from antiphon.benchmarks.machine import PeakMemory
 from antiphon.benchmarks.report import Row
 from antiphon.config.arithmetic import ceil_div
@@ -138,8 +139,9 @@ async def throughput(engine: AsyncEngine, load: Load) -> Row:
         began = time.perf_counter()
         await asyncio.gather(*(requests.one(*size) for size in sizes))
         took = time.perf_counter() - began
-    steps = (await engine.stats())["steps"] - before["steps"]
-    return {**offline_row(load, sizes, took, memory), "steps": steps}
+    after = await engine.stats()
+    steps = after["steps"] - before["steps"]
+    return {**offline_row(load, sizes, took, memory), "steps": steps, **acceptance(before, after)}
 
 
 def offline_row(load: Load, sizes: list[tuple[float, int]], took: float, memory: PeakMemory) -> Row:
@@ -157,7 +159,7 @@ def offline_row(load: Load, sizes: list[tuple[float, int]], took: float, memory:
 async def latency(engine: AsyncEngine, load: Load, concurrency: int) -> Row:
     """A closed loop: `concurrency` callers, each with one request in flight."""
     await _warm(engine, load, concurrency)
-    requests, took = Requests(engine, load.input_size), []
+    requests, took, before = Requests(engine, load.input_size), [], await engine.stats()
     left = iter(load.sizes(engine.inputs.audio is not None))
 
     async def caller() -> None:
@@ -167,15 +169,18 @@ async def latency(engine: AsyncEngine, load: Load, concurrency: int) -> Row:
     began = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(concurrency)))
     elapsed = time.perf_counter() - began
-    return closed_loop_row(concurrency, took, elapsed)
+    row = closed_loop_row(concurrency, took, elapsed, load.output_tokens)
+    return {**row, **acceptance(before, await engine.stats())}
 
 
-def closed_loop_row(concurrency: int, took: list[float], elapsed: float) -> Row:
+def closed_loop_row(concurrency: int, took: list[float], elapsed: float, tokens: int) -> Row:
+    """`took`: seconds of each request, all of which generated `tokens` tokens."""
     ordered = sorted(took)
     return {
         "concurrency": concurrency,
         "requests": len(took),
         "requests/s": len(took) / elapsed,
+        "tokens/s": len(took) * tokens / elapsed,
         "median_ms": 1e3 * statistics.median(took),
         "p95_ms": 1e3 * ordered[int(0.95 * (len(took) - 1))],
     }

@@ -117,16 +117,20 @@ def write_checkpoint(config: dict[str, Any], folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-@contextmanager
-def speech_of_one_length(model: str, tokens: int) -> Iterator[str]:
-    """A folder with a Whisper's configuration under which every window generates `tokens` tokens.
-    `model`: a published name, or "tiny" for trying a script out on a CPU."""
+def speech_shape(model: str) -> dict[str, Any]:
+    """Of a published Whisper, or of "tiny": for trying a script out on a CPU."""
     small: dict[str, Any] = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 64}
     small |= {f"{half}_attention_heads": 2 for half in ("encoder", "decoder")}
     small |= {f"{half}_ffn_dim": 64 for half in ("encoder", "decoder")}
-    shapes = {**PUBLISHED, "tiny": {**PUBLISHED["whisper-base"], **small}}
+    return {**PUBLISHED, "tiny": {**PUBLISHED["whisper-base"], **small}}[model]
+
+
+@contextmanager
+def speech_of_one_length(model: str, tokens: int) -> Iterator[str]:
+    """A folder with a Whisper's configuration under which every window generates `tokens` tokens.
+    `model`: as `speech_shape` takes it."""
     with tempfile.TemporaryDirectory() as folder:
-        write_checkpoint(shapes[model], Path(folder))
+        write_checkpoint(speech_shape(model), Path(folder))
         path = Path(folder) / "generation_config.json"
         settings = json.loads(path.read_text())
         settings |= {"suppress_tokens": [settings["eos_token_id"]], "max_new_tokens": tokens}

@@ -9,14 +9,19 @@ from antiphon.config import foreign_options, foreign_sampling
 
 # Flags of other tools, beside the options of other engines in `config/foreign_options.py`.
 OTHER_FLAGS = {
+    "beam_size": "it belongs to the commands that generate; over HTTP each request has its own",
     "batch_size": "everything is batched together; see --max-num-seqs",
     "chunk_length": "it is called --chunk-seconds here",
     "compute_type": "give --dtype or --quantization",
     "cpu_threads": "it is called -o num_threads here",
     "diarize": "speakers are not told apart yet",
+    "language": "it belongs to `antiphon transcribe`; `antiphon generate` has --target-language",
     "no_timestamps": "it belongs to `antiphon transcribe`",
+    "num_beams": "it is called --beam-size in commands that search with beams",
     "print_progress": "it is shown by itself; --quiet turns it off",
     "resume": "a batch goes on by itself where it stopped: give the same --output",
+    "seed": "it belongs to the commands that generate; over HTTP each request has its own",
+    "task": "it belongs to `antiphon transcribe`",
     "vad": "it is called --vad-filter here",
     "without_timestamps": "it is called --no-timestamps here",
 }

@@ -125,7 +125,7 @@ def _checkpoint(config: EngineConfig) -> Any:
 def _check_address(config: EngineConfig) -> None:
     address = config.workers.address or os.environ.get("RAY_ADDRESS")
     if config.workers.ray and address not in (None, "", "local"):
-        from antiphon.actors.session import check_reachable
+        from antiphon.actors.ray_address import check_reachable
 
         check_reachable(str(address))
 

@@ -74,6 +74,8 @@ def _expand_one(argument: str, recursive: bool) -> Iterator[Recording]:
     if argument == STANDARD_INPUT:
         yield Recording(STANDARD_INPUT, Path("stdin"))
         return
+    if not argument:
+        raise AudioError("an empty text is no name of a recording")
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", argument):
         raise AudioError(f"{argument}: URLs are not read: download it first, then give the file")
     path = Path(argument).expanduser()

@@ -38,6 +38,7 @@ _SPELLINGS = {  # by option: other engines' spelling of a value, and ours
         "bf16": "bfloat16",
         "default": "auto",
     },
+    "generation_config": {"vllm": "none"},
     "kv_cache_dtype": dict.fromkeys(("fp8_e4m3", "float8_e4m3fn", "float8_e4m3", "float8"), "fp8"),
 }
 _INT8 = ("int8", "int8_float32", "int8_float16", "int8_bfloat16")
@@ -75,7 +76,10 @@ NOT_HONORED: NotHonored = {
     "device_map": (("auto", "cuda", "cpu"), "give device and placement"),
     "device_index": ((0,), "set CUDA_VISIBLE_DEVICES"),
     "load_in_8bit": ((False,), "give quantization='int8'"),
-    "load_in_4bit": ((False,), "4 bits are not there; give quantization='int8'"),
+    "load_in_4bit": (
+        (False,),
+        "a checkpoint of 4 bits is read as it is: `antiphon quantize` makes one",
+    ),
     "seed": ((), "give seed to SamplingParams"),
     "swap_space": (
         (0, 0.0),
@@ -134,20 +138,28 @@ def by_own_names(options: Mapping[str, Any], names: Collection[str]) -> dict[str
 
 
 def _limit_of_images(limits: Any) -> int | None:
-    """Of what other engines write as {"image": 2}. Raises ConfigurationError for limits that do not
-    hold here."""
+    """Of what other engines write as {"image": 2}.
+
+    A limit of 0 videos keeps other engines from setting room aside for them, which is never done
+    here. Raises ConfigurationError for limits that do not hold here.
+    """
     if not isinstance(limits, Mapping):
         raise ConfigurationError(
             "limit_mm_per_prompt must be a mapping such as {'image': 2}, "
             f"not {type(limits).__name__}"
         )
-    for kind, here in (("audio", 1), ("video", 0)):
-        if limits.get(kind, here) != here:
-            raise ConfigurationError(
-                f"limit_mm_per_prompt={dict(limits)}: a prompt takes one recording and no videos; "
-                "only the number of images can be chosen"
-            )
-    return limits.get("image")
+    images, videos = limits.get("image"), limits.get("video") or None
+    if limits.get("audio", 1) != 1:
+        raise ConfigurationError(
+            f"limit_mm_per_prompt={dict(limits)}: a prompt takes one recording; only the number of "
+            "images and videos can be chosen"
+        )
+    if images is not None and videos not in (None, images):
+        raise ConfigurationError(
+            f"limit_mm_per_prompt={dict(limits)}: images and videos have one limit here "
+            "(limit_images_per_prompt): give both the same number"
+        )
+    return videos if images is None else images
 
 
 def _own_names(spelling: str) -> tuple[str, ...]:

@@ -22,6 +22,11 @@ _OBEYED = [
     "repetition_penalty", "no_repeat_ngram_size", "do_sample", "temperature", "top_k", "top_p",
     "min_p", "num_beams", "length_penalty", "early_stopping",
 ]  # fmt: skip
+# Those that are left where a caller wants no defaults: without them a checkpoint has no text.
+_OF_THE_VOCABULARY = (
+    "decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens",
+    "begin_suppress_tokens", "bad_words_ids",
+)  # fmt: skip
 # Settings that change the text in transformers and not here, with the values that mean "off".
 _IGNORED: dict[str, tuple[Any, ...]] = {
     "encoder_no_repeat_ngram_size": (0,),
@@ -66,6 +71,14 @@ def generation_settings(own: Settings | None, config: Settings) -> dict[str, Any
     if config.get("force_bos_token_to_be_generated"):  # the first BART checkpoints
         settings["forced_bos_token_id"] = config.get("bos_token_id")
     return plain_settings(settings)
+
+
+def without_defaults(settings: Settings) -> dict[str, Any]:
+    """`settings` without those that say how a text is chosen and how long it is: special and barred
+    tokens are left, and what a family has of its own."""
+    ignored = (*_IGNORED, *_IGNORED_WITH_BEAMS, *_IGNORED_WHEN_SAMPLING)
+    dropped = {*_OBEYED, *ignored} - {*_OF_THE_VOCABULARY}
+    return {name: value for name, value in settings.items() if name not in dropped}
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:

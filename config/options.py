@@ -34,11 +34,18 @@ class ModelOptions:
     load_format: Literal["auto", "dummy"] = option(
         "auto", "dummy: random weights of the configuration's shapes, for measuring"
     )
+    generation_config: Literal["auto", "none"] = option(
+        "auto",
+        "none: what the checkpoint's generation config says of beams, sampling, penalties, lengths "
+        "and forced tokens is no default",
+    )
     enforce_eager: bool = option(False, "on a GPU: no CUDA graphs")
     max_model_len: int | None = option(
         None, "decoder positions; by default the model's own, 512 where it has no limit"
     )
-    limit_images_per_prompt: int | None = option(None, "more are refused; by default 64")
+    limit_images_per_prompt: int | None = option(
+        None, "more are refused, of videos too; by default 64"
+    )
     allowed_media_domains: str | None = option(
         None,
         "hosts that images behind addresses are fetched from, as in a.example,b.example; *: any "

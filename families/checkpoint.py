@@ -8,7 +8,7 @@ from typing import Any
 
 from antiphon.config.errors import CheckpointError, ConfigurationError, UnsupportedModelError
 from antiphon.config.generation import GenerationDefaults
-from antiphon.config.generation_settings import generation_settings
+from antiphon.config.generation_settings import generation_settings, without_defaults
 from antiphon.config.locate import locate
 from antiphon.config.options import EngineConfig, ModelOptions
 from antiphon.families.audio_config import AudioConfig
@@ -115,6 +115,8 @@ class ModelConfig:
         raw = _with_defaults(path, architecture, stated)
         sizes = Sizes.of(_halves(family, raw, options.model), options)
         generation = generation_settings(own_generation(path), stated)
+        if options.generation_config == "none":
+            generation = without_defaults(generation)
         return cls(
             path=path,
             architecture=architecture,

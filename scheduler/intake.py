@@ -2,12 +2,13 @@
 
 They wait for encoder work to be asked for (WAITING), for its result (ENCODING), and for
 a slot of the batch (READY). Those that were preempted come before all others: they have
-been in the batch.
+been in the batch. A beam search that lacks slots steps aside (`aside.py`).
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from antiphon.scheduler.aside import Aside
 from antiphon.scheduler.encode_work import EncodeCommand
 from antiphon.scheduler.encodes import EncodeLedger
 from antiphon.scheduler.fair_queue import FairQueue
@@ -37,6 +38,7 @@ class Intake:
         self._waiting = FairQueue(limits.aging_seconds, clock)
         self._ready = FairQueue(limits.aging_seconds, clock)
         self._preempted: OpenQueue[tuple[int, int], Request] = OpenQueue()
+        self.aside = Aside(limits.aging_seconds, clock)
         self.trials = RequestTrials(clock)
 
     # ------------------------------------------------------------------ coming and going
@@ -63,31 +65,54 @@ class Intake:
         request.move(RequestState.READY)
         self._preempted.push(request.sort_key, request)
 
-    def first_ready(self) -> Request | None:
-        """The request that runs next, which stays until `take`. Ready ones whose cross
-        KV, or beginning with hidden states in it, was evicted go back to WAITING."""
-        while (request := self._first()) is not None and not self._has_inputs(request):
-            self._preempted.discard(request.sort_key)
-            self._ready.discard(request)
-            self._wait_again(request)
-        return request
+    def candidates(self) -> Iterator[Request]:
+        """Ready requests in the order in which they may run. Each but the last that is asked for
+        must be taken, or be `aside`. Those whose cross KV, or beginning with hidden states in it,
+        was evicted go back to WAITING."""
+        for request in self.aside.requests:
+            if self._has_inputs(request):
+                yield request
+            else:
+                self.aside.discard(request)
+                self._wait_again(request)
+        while (request := self._first()) is not None:
+            if self._has_inputs(request):
+                yield request
+            else:
+                self._preempted.discard(request.sort_key)
+                self._ready.discard(request)
+                self._wait_again(request)
 
     def _first(self) -> Request | None:
         request = self._preempted.first()
         return self._ready.first() if request is None else request
 
     def take(self, request: Request) -> None:
-        """`request`, the first one that is ready, gets a slot. Hidden states that stand
-        where its self KV is cached by now it needs no longer."""
-        self._preempted.discard(request.sort_key)
-        if request in self._ready:
-            self._ready.take(request)
+        """`request`, one of the `candidates`, gets a slot. Hidden states that stand where its
+        self KV is cached by now it needs no longer."""
+        self._leave_line(request)
+        self.aside.pass_by(request)
         self._run(request)
         uncached = self._uncached(request)
         if len(uncached) < len(request.inputs):
             needed = {media.key for media in uncached}
             for key in {media.key for media in request.inputs} - needed:
                 self.encodes.let_go(request, key)
+
+    def step_aside(self, request: Request) -> bool:
+        """`request`, one of the `candidates`, lacks slots. False if no other may go before it."""
+        if request in self.aside:
+            return True
+        if self.aside.is_full:
+            return False
+        self._leave_line(request)
+        self.aside.put(request)
+        return True
+
+    def _leave_line(self, request: Request) -> None:
+        self._preempted.discard(request.sort_key)
+        if request in self._ready:
+            self._ready.take(request)
 
     def consume(self, request: Request, write: CrossWrite) -> None:
         """A step makes `write` of hidden states that `request` waited for."""
@@ -113,12 +138,13 @@ class Intake:
         self._waiting.discard(request)
         self._ready.discard(request)
         self._preempted.discard(request.sort_key)
+        self.aside.discard(request)
         self.trials.leave(request.id)
         self.encodes.leave(request)
 
     @property
     def num_ready(self) -> int:
-        return len(self._ready) + len(self._preempted)
+        return len(self._ready) + len(self._preempted) + len(self.aside)
 
     @property
     def idle(self) -> bool:

@@ -113,7 +113,15 @@ def folder_of(
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, logging_level="WARNING", log_to_driver=False)
+    for attempts_left in (1, 0):
+        try:
+            ray.init(
+                num_cpus=4, include_dashboard=False, logging_level="WARNING", log_to_driver=False
+            )
+            break
+        except Exception:  # on a busy machine a process of Ray's may come too late for it
+            if not attempts_left:
+                raise
     yield
     ray.shutdown()
 

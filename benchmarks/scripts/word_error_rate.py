@@ -86,11 +86,16 @@ def read_recordings(
 
 
 def transcribe(
-    inputs: InputProcessor, clips: list[np.ndarray], languages: list[str], options: dict[str, Any]
+    inputs: InputProcessor,
+    clips: list[np.ndarray],
+    languages: list[str],
+    options: dict[str, Any],
+    folder: Path = WHISPER / "model",
 ) -> list[str]:
+    """The texts that the checkpoint in `folder` hears."""
     assert inputs.whisper is not None
     limits = {"max_num_seqs": 32, "kv_cache_memory_gib": 2}
-    engine = PlainEngine(WHISPER / "model", inputs.whisper.rules(), **limits, **options)
+    engine = PlainEngine(folder, inputs.whisper.rules(), **limits, **options)
     params = SamplingParams()
     for clip, language in zip(clips, languages, strict=True):
         prompt = inputs.whisper.prompt(language, "transcribe", False)

@@ -1,13 +1,16 @@
 """Batches of training windows: their sound with noise, log-mel features and tokens."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import corpus
 import numpy as np
 import torch
-from labels import NOWHERE, Labels
-from windows import WINDOW, Window
+from labels import NOWHERE, Labeler, Labels
+from torch.utils.data import IterableDataset, get_worker_info
+from windows import WINDOW, Window, Windows
+
+Padded = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Sounds:
@@ -15,23 +18,35 @@ class Sounds:
 
     def __init__(self, speech: list[corpus.Speech], device: str) -> None:
         self.device = device
-        self.lengths = [len(one.samples) for one in speech]
-        self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).tolist()
+        self.lengths = np.array([len(one.samples) for one in speech])
+        self.starts = np.cumsum(self.lengths) - self.lengths
         self.audio = torch.from_numpy(np.concatenate([one.samples for one in speech])).to(device)
 
     def of(self, windows: Sequence[Window]) -> torch.Tensor:
         """[windows, WINDOW] float32 samples."""
-        samples = torch.zeros(len(windows), WINDOW, device=self.device)
         ends = torch.tensor([window.end for window in windows], device=self.device)
-        for row, window in enumerate(windows):
-            for item in window.placed:
-                first = max(item.start, 0)
-                last = max(first, min(item.start + self.lengths[item.index], WINDOW))
-                origin = self.starts[item.index] - item.start
-                spoken = self.audio[origin + first : origin + last].float() / 32768
-                samples[row, first:last] += spoken
-        disturbed = self._disturbed(samples)
+        disturbed = self._disturbed(self._spoken(windows))
         return disturbed * (torch.arange(WINDOW, device=self.device) < ends[:, None])
+
+    def _spoken(self, windows: Sequence[Window]) -> torch.Tensor:
+        """Every utterance where it is placed, in one addition: thousands of small ones would take
+        longer than a step of training."""
+        samples = torch.zeros(len(windows) * WINDOW, device=self.device)
+        placed = [
+            (row, item.index, item.start) for row, w in enumerate(windows) for item in w.placed
+        ]
+        if placed:
+            rows, indices, starts = np.array(placed).T
+            first = np.maximum(starts, 0)
+            last = np.clip(starts + self.lengths[indices], first, WINDOW)
+            counts, origins = last - first, self.starts[indices] - starts + first
+            edges = np.stack([counts, origins, rows * WINDOW + first, np.cumsum(counts) - counts])
+            counts, origins, targets, before = torch.from_numpy(edges).to(self.device)
+            which = torch.repeat_interleave(counts)
+            within = torch.arange(len(which), device=self.device) - before[which]
+            sound = self.audio[origins[which] + within].float() / 32768
+            samples.index_add_(0, targets[which] + within, sound)
+        return samples.view(len(windows), WINDOW)
 
     def _disturbed(self, samples: torch.Tensor) -> torch.Tensor:
         """Adds a random gain and, in most rows, white or smooth noise 3 to 45 dB below speech."""
@@ -55,22 +70,37 @@ def log_mel(samples: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
     return (torch.maximum(logs, logs.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
 
 
-def padded(
-    labels: Sequence[Labels], filler: int, device: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def padded(labels: Sequence[Labels], filler: int) -> Padded:
     """Decoder inputs and targets [batch, longest], and spans [batch, longest, 2].
 
     `filler`: an input that is never learned from.
     """
     size, longest = len(labels), max(len(row.inputs) for row in labels)
-    inputs = torch.full((size, longest), filler)
-    targets = torch.full((size, longest), -100)
-    spans = torch.full((size, longest, 2), NOWHERE[0])
+    inputs = np.full((size, longest), filler)
+    targets = np.full((size, longest), -100)
+    spans = np.full((size, longest, 2), NOWHERE[0])
     for row, one in enumerate(labels):
-        inputs[row, : len(one.inputs)] = torch.tensor(one.inputs)
-        targets[row, : len(one.targets)] = torch.tensor(one.targets)
-        spans[row, : len(one.spans)] = torch.tensor(one.spans)
-    return inputs.to(device), targets.to(device), spans.to(device)
+        inputs[row, : len(one.inputs)] = one.inputs
+        targets[row, : len(one.targets)] = one.targets
+        spans[row, : len(one.spans)] = one.spans
+    return torch.from_numpy(inputs), torch.from_numpy(targets), torch.from_numpy(spans)
+
+
+class Drawn(IterableDataset[tuple[list[Window], Padded]]):
+    """New windows and their labels, without end, in batches of `size`; each worker of a loader
+    draws its own."""
+
+    def __init__(self, windows: Windows, labeler: Labeler, size: int, filler: int) -> None:
+        self.windows, self.labeler, self.size, self.filler = windows, labeler, size, filler
+
+    def __iter__(self) -> Iterator[tuple[list[Window], Padded]]:
+        worker = get_worker_info()
+        number = 0 if worker is None else worker.id
+        rng, self.windows.rng = random.Random(2 * number + 1), random.Random(2 * number + 2)
+        while True:
+            drawn = [self.windows.draw() for _ in range(self.size)]
+            labels = [self.labeler.label(window, rng) for window in drawn]
+            yield drawn, padded(labels, self.filler)
 
 
 def by_length(lengths: list[int], size: int, rng: random.Random) -> list[list[int]]:

@@ -14,6 +14,7 @@ Needs espeak-ng.
 
 import argparse
 import math
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -23,11 +24,12 @@ from typing import Any
 import corpus
 import numpy as np
 import torch
-from batches import Sounds, by_length, log_mel, padded
+from batches import Drawn, Padded, Sounds, by_length, log_mel, padded
 from checkpoint import END, RATE, WINDOW_SECONDS, build_model, build_tokenizer, generation_config
 from guidance import Attention, guidance_loss
 from labels import Labeler
 from speech import synthesize_all
+from torch.utils.data import DataLoader
 from transformers import (
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
@@ -36,7 +38,8 @@ from transformers import (
 from windows import Window, Windows
 
 GUIDANCE = 0.3  # weight of the alignment heads' loss
-Batch = tuple[dict[str, Any], list[Window]]  # what the model hears, and what is said there
+WORKERS = min(8, os.cpu_count() or 1)  # processes that draw windows and label them
+Batch = tuple[dict[str, Any], Padded]  # what the model hears, and what is said there
 
 
 def learning_rate(peak: float, step: int, warm_up: int, done: float) -> float:
@@ -54,58 +57,57 @@ def build_optimizer(model: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98))
 
 
-def fresh(windows: Windows, sounds: Sounds, filters: torch.Tensor, size: int) -> Iterator[Batch]:
+def fresh(drawn: Drawn, sounds: Sounds, filters: torch.Tensor) -> Iterator[Batch]:
     """New windows without end. `filters`: mel filter bank [frequencies, mels]."""
-    while True:
-        drawn = [windows.draw() for _ in range(size)]
-        yield {"input_features": log_mel(sounds.of(drawn), filters)}, drawn
+    loader = DataLoader(drawn, batch_size=None, num_workers=WORKERS, prefetch_factor=4)
+    for windows, labels in loader:
+        yield {"input_features": log_mel(sounds.of(windows), filters)}, labels
 
 
 def encode(
     model: Any, windows: Windows, sounds: Sounds, filters: torch.Tensor, count: int
 ) -> tuple[list[Window], torch.Tensor]:
     """`count` windows and their encoder output [count, positions, width] in float16."""
-    batches = fresh(windows, sounds, filters, 8)
     drawn, states = list[Window](), []
     model.eval()
     with torch.no_grad():
         while len(drawn) < count:
-            heard, some = next(batches)
+            some = [windows.draw() for _ in range(8)]
+            heard = log_mel(sounds.of(some), filters)
             drawn += some
-            states.append(model.model.encoder(**heard).last_hidden_state.half())
+            states.append(model.model.encoder(heard).last_hidden_state.half())
     return drawn, torch.cat(states)
 
 
-def kept(drawn: list[Window], states: torch.Tensor, size: int, seed: int) -> Iterator[Batch]:
-    """The windows of `encode` again and again, those of similar lengths together."""
-    rng = random.Random(seed)
+def kept(
+    drawn: list[Window], states: torch.Tensor, labeler: Labeler, filler: int, size: int
+) -> Iterator[Batch]:
+    """The windows of `encode` again and again, with new labels, those of similar lengths
+    together."""
+    rng = random.Random(1)
     while True:
         for numbers in by_length([len(window.placed) for window in drawn], size, rng):
-            yield (
-                {"encoder_outputs": (states[numbers].float(),)},
-                [drawn[number] for number in numbers],
-            )
+            labels = [labeler.label(drawn[number], rng) for number in numbers]
+            yield {"encoder_outputs": (states[numbers].float(),)}, padded(labels, filler)
 
 
 def train(
     model: Any,
     batches: Iterator[Batch],
-    labeler: Labeler,
     *,
     seconds: float,
     peak_lr: float,
     warm_up: int,
 ) -> None:
     optimizer, attention = build_optimizer(model), Attention(model)
-    rng, device = random.Random(1), model.device
-    began, step = time.perf_counter(), 0
+    device, step = model.device, 0
+    began = time.perf_counter()
     model.train()
     while (done := (time.perf_counter() - began) / seconds) < 1:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(peak_lr, step, warm_up, done)
-        heard, windows = next(batches)
-        labels = [labeler.label(window, rng) for window in windows]
-        inputs, targets, spans = padded(labels, labeler.ids[END], device)
+        heard, labels = next(batches)
+        inputs, targets, spans = (tensor.to(device) for tensor in labels)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = model(**heard, decoder_input_ids=inputs).logits
         loss = torch.nn.functional.cross_entropy(
@@ -165,18 +167,22 @@ def main() -> None:
     extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW_SECONDS)
     filters = torch.tensor(np.asarray(extractor.mel_filters), dtype=torch.float32, device=device)
     windows = Windows(spoken, speech[:count], seed=1)
+    labeler, size = Labeler(folder, spoken, speech[:count], ids), arguments.batch_size
     sounds = Sounds(speech[:count], device)
     if arguments.origin is None:
         model = build_model(ids).to(device)
-        batches = fresh(windows, sounds, filters, arguments.batch_size)
+        batches = fresh(Drawn(windows, labeler, size, ids[END]), sounds, filters)
     else:
         model = trained(arguments.origin).to(device)
         encoded = encode(model, windows, sounds, filters, arguments.windows)
-        batches = kept(*encoded, arguments.batch_size, seed=1)
+        batches = kept(*encoded, labeler, ids[END], size)
     train(
-        model, batches, Labeler(folder, spoken, speech[:count], ids),
-        seconds=arguments.seconds, peak_lr=arguments.peak_lr, warm_up=arguments.warm_up,
-    )  # fmt: skip
+        model,
+        batches,
+        seconds=arguments.seconds,
+        peak_lr=arguments.peak_lr,
+        warm_up=arguments.warm_up,
+    )
     save(folder, model, extractor, ids)
     check(folder, extractor, held_out, speech[count:])
 

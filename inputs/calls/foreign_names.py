@@ -27,7 +27,7 @@ FOREIGN_NAMES = {
     "sampling_rate": "give the sound as (samples, rate)",
     "seed": "give params=SamplingParams(seed=...)",
     "source_language": "give language=",
-    "stream": "transcribe() returns when the recording is done",
+    "stream": "call stream_segments(), which gives segments as they are done",
     "target_language": "Whisper translates into English alone: task='translate'",
     "timestamp_granularities": "give timestamps=True for segments, word_timestamps=True for words",
     "top_k": "give params=SamplingParams(top_k=...)",

@@ -10,6 +10,7 @@ import torch
 
 from antiphon.layers.linear import Linear, LinearMethod, as_tensor
 from antiphon.layers.norms import LinearInput
+from antiphon.layers.quantization.ordering import in_order
 from antiphon.layers.quantization.quantized_weight import FOUR_BIT_ZERO, QuantizedWeight
 from antiphon.runtime.device import Target
 
@@ -19,15 +20,26 @@ INNER_TILES, INPUTS_OF_TILE = 8, 16  # of a GPU's layout
 
 
 def _has_groups(weight: QuantizedWeight) -> bool:
-    """Integers of four bits, in groups of a size that the operators have, in order."""
+    """Integers of four bits, in groups of a size that the operators have."""
+    has_whole_zeros = weight.zeros is None or not weight.zeros.is_floating_point()
     return (
         weight.has_four_bits
         and weight.codebook is None
-        and weight.group_of is None
         and weight.inputs is None
         and _group_size(weight) in GROUPS
-        and weight.shape[1] % _group_size(weight) == 0
+        and (weight.group_of is None or has_whole_zeros)
+        and (weight.group_of is not None or weight.shape[1] % _group_size(weight) == 0)
     )
+
+
+def _ordered(weight: QuantizedWeight) -> tuple[QuantizedWeight, torch.Tensor | None]:
+    """As `in_order`: groups that are whole stay so, and those of which this rank has a share are
+    filled up as little as the operators allow."""
+    if weight.group_of is None:
+        return weight, None
+    counts = torch.bincount(weight.groups())
+    whole = bool((counts % weight.group_size == 0).all())
+    return in_order(weight, weight.group_size if whole else GROUPS[0])
 
 
 def _group_size(weight: QuantizedWeight) -> int:
@@ -48,7 +60,13 @@ def _scales_and_zeros(weight: QuantizedWeight) -> torch.Tensor:
 
 
 class GroupedProduct(LinearMethod):
-    """The weight is in the operator's own layout; its scales [groups, out, 2] tell the groups."""
+    """The weight is in the operator's own layout; its scales [groups, out, 2] tell the groups.
+
+    `order` [places]: which inputs the weight's are, where groups had them in any order.
+    """
+
+    def __init__(self, order: torch.Tensor | None) -> None:
+        self.order = order
 
     @abstractmethod
     def multiply(
@@ -59,8 +77,9 @@ class GroupedProduct(LinearMethod):
     def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
         rows, scales = as_tensor(x), layer.weight_scale
         assert scales is not None
-        size = layer.shape[1] // len(scales)
-        half = rows.to(torch.bfloat16).contiguous()
+        half = rows.to(torch.bfloat16)
+        half = half.contiguous() if self.order is None else half[:, self.order]
+        size = half.shape[1] // len(scales)
         product = self.multiply(half, layer.weight, size, scales).to(rows.dtype)
         return product if layer.bias is None else product + layer.bias
 
@@ -74,8 +93,9 @@ class Int4ProductOnCPU(GroupedProduct):
 
     @classmethod
     def take(cls, layer: Linear, weight: QuantizedWeight) -> None:
+        weight, order = _ordered(weight)
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(weight.codes().int(), 1)
-        layer.quantize(packed, _scales_and_zeros(weight), cls())
+        layer.quantize(packed, _scales_and_zeros(weight), cls(order))
 
     def multiply(
         self, rows: torch.Tensor, packed: torch.Tensor, size: int, scales: torch.Tensor
@@ -94,6 +114,7 @@ class Int4Product(GroupedProduct):
         outputs, inputs = weight.shape
         return (
             _has_groups(weight)
+            and weight.group_of is None
             and target.dtype == torch.bfloat16
             and outputs % GPU_OUTPUTS == 0
             and inputs % (INNER_TILES * INPUTS_OF_TILE) == 0
@@ -104,7 +125,7 @@ class Int4Product(GroupedProduct):
         codes = weight.codes()
         pairs = codes[:, ::2] << 4 | codes[:, 1::2]  # the first in the upper half
         packed = torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), INNER_TILES)
-        layer.quantize(packed, _scales_and_zeros(weight), cls())
+        layer.quantize(packed, _scales_and_zeros(weight), cls(None))
 
     def multiply(
         self, rows: torch.Tensor, packed: torch.Tensor, size: int, scales: torch.Tensor

@@ -11,10 +11,11 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from antiphon.kernels.formats import FLOAT8, FLOAT8_CAPABILITY, INT8
+from antiphon.kernels.formats import FLOAT8, INT8
 from antiphon.layers.linear import Linear
 from antiphon.layers.quantization.dequantized import DequantizedProduct
 from antiphon.layers.quantization.float8 import Float8Product, StaticFloat8Product
+from antiphon.layers.quantization.grouped import BlockedFloat8Product, BlockedProduct, has_float8
 from antiphon.layers.quantization.int4 import Int4Product, Int4ProductOnCPU
 from antiphon.layers.quantization.int8 import (
     Int8Product,
@@ -60,6 +61,10 @@ def _choose_on_cpu(layer: Linear, weight: QuantizedWeight, target: Target) -> No
 def _choose_on_gpu(layer: Linear, weight: QuantizedWeight, target: Target) -> None:
     if _is_int8_by_output(weight):
         layer.quantize(weight.values, weight.scales.to(target.dtype), Int8WeightOnly())
+    elif BlockedProduct.suits(weight, target):
+        BlockedProduct.take(layer, weight)
+    elif BlockedFloat8Product.suits(weight, target):
+        BlockedFloat8Product.take_for(layer, weight, target.dtype)
     elif Int4Product.suits(weight, target):
         Int4Product.take(layer, weight)
     elif _has_float8_products(weight, target):
@@ -85,6 +90,6 @@ def _has_float8_products(weight: QuantizedWeight, target: Target) -> bool:
         and inputs is not None
         and not inputs.scheme.group
         and target.dtype == torch.bfloat16
-        and torch.cuda.get_device_capability(target.device) >= FLOAT8_CAPABILITY
+        and has_float8(target)
         and not any(size % MULTIPLE for size in weight.shape)
     )

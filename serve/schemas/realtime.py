@@ -11,7 +11,7 @@ LOGPROBS = "item.input_audio_transcription.logprobs"
 class TranscriptionSettings(Body):
     refusals: ClassVar[Refusals] = {
         "delay": ((), "text comes when the buffer is committed"),
-        "keywords": ((), "text before the window is not there yet"),
+        "keywords": ((), "give them in prompt, a text before the window"),
         "languages": ((), "one language is set, or detected among all"),
     }
     model: str | None = None

@@ -8,6 +8,7 @@ from played_workers import EncoderNode
 from unreliable_engine import QUIET_SECONDS, ROUND_SECONDS, Cluster, Frontend
 
 from antiphon.config.errors import RequestCancelled
+from antiphon.scheduler.drafts import DraftLimits
 from antiphon.scheduler.request import RequestState
 
 IDLE_SECONDS = 20.0  # in which all that was lost is asked for again, or ends
@@ -15,9 +16,9 @@ IDLE_SECONDS = 20.0  # in which all that was lost is asked for again, or ends
 Scenario = Callable[[Cluster], Coroutine[Any, Any, None]]
 
 
-def play(scenario: Scenario, frontends: int = 1) -> Cluster:
+def play(scenario: Scenario, frontends: int = 1, drafts: DraftLimits | None = None) -> Cluster:
     async def run() -> Cluster:
-        cluster = Cluster(frontends)
+        cluster = Cluster(frontends, drafts)
         await scenario(cluster)
         return cluster
 

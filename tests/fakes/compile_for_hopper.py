@@ -27,6 +27,8 @@ from antiphon.kernels import (
     step_layout,
     summed_norm,
 )
+from antiphon.kernels.group_rows import quantize_groups
+from antiphon.kernels.grouped_linear import Tile, grouped_linear
 from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 from antiphon.kernels.row_copy import copy_rows
@@ -84,6 +86,7 @@ def launches() -> Iterator[tuple[str, Any]]:
             yield f"full_attention {dtype} {group} heads share keys", partial(_attend, dtype, group)
     for dtype in HALF:
         yield from _small_batches(dtype)
+        yield from _grouped(dtype)
     for rules in (None, TimestampRules(67, 66, 60, 20)):
         for dtype, ranks in ((torch.float32, 1), (torch.float32, 2), (torch.bfloat16, 2)):
             yield f"greedy {rules} {dtype} {ranks}", partial(_sample, rules, dtype, ranks)
@@ -118,6 +121,27 @@ def _small_batches(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
                 f"linear pages {dtype} {page_type}",
                 partial(linear, x, weight, bias, norm=norm, pages=pages),
             )
+
+
+def _grouped(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
+    """Every form of weights, as few and as many rows are multiplied."""
+    x, bias = torch.zeros(ROWS, WIDTH, dtype=dtype), torch.zeros(WIDTH, dtype=dtype)
+    scales = torch.zeros(WIDTH // 128, WIDTH)
+    order, counters = torch.zeros(WIDTH, dtype=torch.int32), torch.zeros(64, dtype=torch.int32)
+    yield f"quantize_groups {dtype}", partial(quantize_groups, x, 128)
+    words = torch.zeros(WIDTH // 128, WIDTH, 32, dtype=torch.int16)
+    eights = torch.zeros(WIDTH // 128, WIDTH, 128, dtype=torch.int8)
+    own = partial(grouped_linear, block=128, dtype=dtype, counters=counters)
+    few, many = Tile(16, 64, 4, 4, 5), Tile(128, 128, 1, 8, 3)
+    for weight, zeros in itertools.product((words, eights), (None, scales)):
+        call = partial(own, x, weight, scales, zeros, bias, few)
+        yield f"grouped_linear {weight.dtype} {dtype}", call
+    yield f"grouped_linear in order {dtype}", partial(call, order=order)
+    yield f"grouped_linear of many {dtype}", partial(own, x, words, scales, None, bias, many)
+    float8 = eights.to(FLOAT8)
+    yield f"grouped_linear float8 {dtype}", partial(own, x, float8, scales, None, bias, few)
+    both = partial(own, x.to(FLOAT8), float8, scales, None, bias, many, x_scales=scales)
+    yield f"grouped_linear of float8 {dtype}", both
 
 
 def _pools(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

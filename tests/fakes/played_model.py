@@ -17,6 +17,11 @@ def token_at(name: int, position: int) -> int:
     return END if (position + 2 * name) % 17 == 0 else 5 + (7 * name + position) % 40
 
 
+def is_drafted(name: int, position: int) -> bool:
+    """Whether a draft model is right there."""
+    return (name + position) % 3 > 0
+
+
 def undisturbed(name: int, prompt: int, max_tokens: int) -> list[int]:
     tokens = [token_at(name, position) for position in range(prompt, prompt + max_tokens)]
     return tokens[: tokens.index(END) + 1] if END in tokens else tokens

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from played_model import token_at
+from played_model import is_drafted, token_at
 
 from antiphon.actors.arena_places import ArenaPlaces
 from antiphon.actors.encode_asks import EncodeAsks
@@ -129,6 +129,7 @@ class DecoderNode(Node):
         limits = Limits(
             max_num_seqs=3, max_batched_tokens=64, max_len=40, max_cross_len=40,
             encode_ahead_tokens=ROOM, max_waiting=1000, page_size=4, aging_seconds=10.0,
+            drafts=cluster.drafts,
         )  # fmt: skip
         self.scheduler = Scheduler(limits, PagePool(PAGES), cluster.clock)
         self.hidden: set[str] = set()
@@ -234,6 +235,15 @@ class DecoderNode(Node):
         self.scheduler.encodes.blocked = self.space.num_blocked
 
     def _result(self, plan: StepPlan, names: list[int]) -> StepResult:
-        rows = zip(names, plan.kv_lens.tolist(), plan.samples.tolist(), strict=True)
-        tokens = [token_at(name, length) if samples else -9 for name, length, samples in rows]
-        return StepResult(np.array(tokens, np.int64))
+        counts = np.zeros(len(names), np.int64) if plan.drafts is None else plan.drafts.counts
+        tokens = np.full((len(names), counts.max() + 1), -9, np.int64)
+        accepted = np.zeros(len(names), np.int64)
+        for row in np.flatnonzero(plan.samples):
+            name, known, count = names[row], int(plan.known_lens[row]), int(counts[row])
+            tokens[row, : count + 1] = [token_at(name, known + i) for i in range(count + 1)]
+            wrong = (i for i in range(count) if not is_drafted(name, known + i))
+            accepted[row] = next(wrong, count)
+        is_drafting = plan.drafts is not None
+        return StepResult(
+            tokens.reshape(-1), per_row=tokens.shape[1], accepted=accepted if is_drafting else None
+        )

@@ -31,6 +31,7 @@ from antiphon.engine.flights import CHECK_SECONDS
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.requests import OpenRequests
 from antiphon.inputs.prepared import EncoderInput, Prepared
+from antiphon.scheduler.drafts import DraftLimits
 from antiphon.scheduler.request import Incarnation
 
 ROUND_SECONDS = 0.05  # in which everybody acts once
@@ -85,9 +86,10 @@ class Frontend:
 
 class Cluster:
     """`poison`: keys of inputs that kill encoders; `poisonous`: names of requests that kill
-    decoders."""
+    decoders. `drafts`: of decoders with a draft model."""
 
-    def __init__(self, frontends: int = 2) -> None:
+    def __init__(self, frontends: int = 2, drafts: DraftLimits | None = None) -> None:
+        self.drafts = drafts
         self.nodes: dict[str, EncoderNode | DecoderNode] = {}
         self.epochs: dict[str, int] = {}
         self.wires: dict[tuple[Any, Any], Wire] = {}

@@ -13,11 +13,12 @@ from plain_engine import PlainEngine
 from sampling_steps import sample
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel
 
+from antiphon.config.beam_settings import BeamDefaults
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import CheckpointError
 from antiphon.config.generation import GenerationDefaults
 from antiphon.config.generation_settings import generation_settings
-from antiphon.config.options import ModelOptions
+from antiphon.config.options import ModelOptions, resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.state import Slots
@@ -159,6 +160,29 @@ def test_what_the_caller_says_goes_before_the_checkpoint(
     assert strict.max_tokens(1, SamplingParams(), 100) == 6
     assert strict.max_tokens(98, SamplingParams(), 100) == 2
     assert strict.max_tokens(1, SamplingParams(max_tokens=50), 100) == 50
+
+
+def test_none_of_the_checkpoints_settings_are_defaults_where_nobody_wants_them(
+    variant: Variant,
+) -> None:
+    kept = {"suppress_tokens": [6], "bad_words_ids": [[3, 4]], "begin_suppress_tokens": [27]}
+    dropped = {
+        "num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "no_repeat_ngram_size": 3,
+        "forced_bos_token_id": 31, "forced_eos_token_id": 1, "do_sample": True, "top_p": 0.5,
+        "max_length": 20, "min_length": 5, "repetition_penalty": 2.0, "diversity_penalty": 0.5,
+    }  # fmt: skip
+    special = {
+        "eos_token_id": 1, "decoder_start_token_id": 0, "pad_token_id": 0,
+        "alignment_heads": [[1, 2]],
+    }  # fmt: skip
+    folder = variant({**kept, **dropped, **special})
+    config = resolve(str(folder), {"generation_config": "vllm"})  # as vLLM spells it
+    model = ModelConfig.load(config.model)
+    assert model.generation == {**kept, **special}
+    assert model.defaults.beams == BeamDefaults()
+    assert model.defaults.complete(SamplingParams()) == SamplingParams()
+    honoured = ModelConfig.load(ModelOptions(str(folder)))
+    assert (honoured.defaults.beams.size, honoured.defaults.forced_first) == (4, 31)
 
 
 def test_a_checkpoint_that_samples() -> None:

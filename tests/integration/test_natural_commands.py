@@ -26,7 +26,7 @@ def antiphon(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("flag", "answer"),
     [
-        (["--num-beams", "5"], "beam"),
+        (["--num-beams", "5"], "it is called --beam-size"),
         (["--vad", "True"], "it is called --vad-filter here"),
         (["--logprob_threshold", "low"], "must be a number or None, not 'low'"),
         (["--compute_type", "int8"], "give --dtype or --quantization"),

@@ -14,7 +14,7 @@ import torch
 from paths import RECORDINGS
 
 from antiphon import Engine, SamplingParams
-from antiphon.actors import session
+from antiphon.actors import ray_address
 from antiphon.config.errors import AudioError, ConfigurationError, PromptError, SamplingError
 from antiphon.config.options import ModelOptions
 from antiphon.families.checkpoint import ModelConfig, architecture_of
@@ -173,7 +173,7 @@ def test_languages_by_three_letters(whisper: Engine, language: str, code: str) -
 )
 def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(ConfigurationError, match="no Ray cluster at"):
-        session.check_reachable(address)
+        ray_address.check_reachable(address)
 
 
 def test_an_architecture_is_known_before_transformers_is_imported(

@@ -227,22 +227,22 @@ def test_an_engine_in_a_forked_child_is_refused_at_once(ray: bool) -> None:
 
 
 def test_a_process_that_is_in_a_cluster_joins_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    from antiphon.actors import session
+    from antiphon.actors import ray_address
 
-    monkeypatch.setattr(session, "check_reachable", lambda address: None)
+    monkeypatch.setattr(ray_address, "check_reachable", lambda address: None)
     for same in ("auto", "127.0.0.1:6379", "localhost:6379"):
-        session._check_same_cluster(same, "127.0.0.1:6379")
+        ray_address.check_same_cluster(same, "127.0.0.1:6379")
     for other in ("127.0.0.1:6380", "10.1.2.3:6379"):
         with pytest.raises(
             ConfigurationError, match=r"this process is in the Ray cluster at 127\.0\.0\.1:6379"
         ):
-            session._check_same_cluster(other, "127.0.0.1:6379")
+            ray_address.check_same_cluster(other, "127.0.0.1:6379")
 
 
 def test_a_saved_token_is_used_for_a_cluster_joined_by_address(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from antiphon.actors import session
+    from antiphon.actors import ray_address
 
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "")  # so that what is set below is undone
@@ -251,11 +251,11 @@ def test_a_saved_token_is_used_for_a_cluster_joined_by_address(
     monkeypatch.setattr(
         "ray._raylet.Config", type("Config", (), {"initialize": staticmethod(lambda _: None)})
     )
-    session._use_saved_token()
+    ray_address.use_saved_token()
     assert "RAY_AUTH_MODE" not in os.environ
     (tmp_path / "token").write_text("secret")
-    session._use_saved_token()
+    ray_address.use_saved_token()
     assert os.environ["RAY_AUTH_MODE"] == "token"
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    session._use_saved_token()
+    ray_address.use_saved_token()
     assert os.environ["RAY_AUTH_MODE"] == "disabled"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from antiphon.actors import session
+from antiphon.actors import ray_address
 from antiphon.config.errors import ConfigurationError
 
 SETTINGS = bytes([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 64, 0, 0])  # a window of 4 MiB
@@ -58,17 +58,17 @@ def test_other_servers(
         listening(answer) as address,
         pytest.raises(ConfigurationError, match=f"no Ray cluster at {address}: something else"),
     ):
-        session.check_reachable(address)
+        ray_address.check_reachable(address)
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(ray_address, "ANSWER_SECONDS", 0.2)
     refused = threading.Event()
     with listening(lambda connection: refused.wait(10) and None) as address:
         began = time.monotonic()
         with pytest.raises(ConfigurationError, match="something else listens there"):
-            session.check_reachable(address)
+            ray_address.check_reachable(address)
         assert time.monotonic() - began < 5
         refused.set()
 
@@ -81,17 +81,17 @@ def test_a_server_of_grpc() -> None:
         preface.extend(connection.recv(100))
 
     with listening(grpc) as address:
-        session.check_reachable(address)
+        ray_address.check_reachable(address)
     assert preface.startswith(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 
 
 def test_tls_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "RAY_USE_TLS", "1")
     with listening(lambda connection: None) as address:
-        session.check_reachable(address)
+        ray_address.check_reachable(address)
 
 
 def test_a_real_cluster(ray_cluster: None) -> None:
     import ray
 
-    session.check_reachable(ray.get_runtime_context().gcs_address)
+    ray_address.check_reachable(ray.get_runtime_context().gcs_address)

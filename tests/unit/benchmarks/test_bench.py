@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from antiphon.benchmarks import local, peers, serving, shapes
+from antiphon.benchmarks.acceptance import acceptance
 from antiphon.benchmarks.commands import _folder, _numbers
 from antiphon.benchmarks.report import plot, plot_attention, table, write_json
 from antiphon.benchmarks.steps import Work
@@ -65,6 +66,28 @@ def test_the_same_loads_without_ray(folder: Path) -> None:
     rows, _ = local.latency(str(folder), options, load, [1, 2])
     assert [(row["concurrency"], row["requests"]) for row in rows] == [(1, 6), (2, 6)]
     assert 0 < rows[0]["median_ms"] <= rows[0]["p95_ms"]
+
+
+def test_rows_tell_how_far_drafts_held(folder: Path) -> None:
+    """They are looked up in the input, or in what was written where the input is sound."""
+    load = serving.Load(requests=4, input_size=2, output_tokens=24)
+    options = {"load_format": "dummy", "device": "cpu", "speculative_config": {"method": "ngram"}}
+    row, _ = local.throughput(str(folder), options, load)
+    assert row["tokens/s"] == pytest.approx(4 * 24 / row["seconds"])
+    assert row["draft_tokens"] > 0
+    assert 1 <= row["acceptance_length"] <= 5
+    (row,), _ = local.latency(str(folder), options, load, [1])
+    assert row["draft_tokens"] > 0
+    assert row["tokens/s"] == pytest.approx(24 * row["requests/s"])
+
+
+def test_rows_without_drafts_have_no_columns_of_them() -> None:
+    assert acceptance({"steps": 1}, {"steps": 9}) == {}
+    before = {"drafts": 2, "draft_tokens": 8, "accepted_draft_tokens": 5}
+    assert acceptance(before, before) == {}
+    after = {"drafts": 6, "draft_tokens": 18, "accepted_draft_tokens": 11}
+    columns = acceptance(before, after)
+    assert columns == {"draft_tokens": 10, "acceptance_%": 60, "acceptance_length": 2.5}
 
 
 def test_a_request_that_fails_ends_a_run_without_ray(folder: Path) -> None:

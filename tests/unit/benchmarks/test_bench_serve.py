@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from delayed_server import FIRST, NEXT, PARTS, delayed_server
 from paths import RECORDINGS
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from typer.testing import CliRunner
 
 from antiphon.benchmarks.service import asks, server_times
@@ -209,6 +210,21 @@ def test_quantiles_of_a_histogram() -> None:
     passed = histogram.since(server_times.Histogram(5, 0.2, {0.1: 5, 0.5: 5, math.inf: 5}))
     assert (passed.count, passed.total) == (5, pytest.approx(2.8))
     assert passed.quantile(0.4) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("prefix", ["antiphon_", "vllm:"])
+def test_drafts_between_two_pages_of_metrics(prefix: str) -> None:
+    def page(*values: int) -> str:
+        registry = CollectorRegistry()
+        for name, value in zip(server_times.DRAFT_COUNTERS.values(), values, strict=True):
+            counter = Counter(prefix + name, "of a model", ["model_name"], registry=registry)
+            counter.labels("one").inc(value - 1)
+            counter.labels("other").inc(1)
+        return generate_latest(registry).decode()
+
+    fields = dict(server_times.between(page(2, 8, 5), page(6, 18, 11)))
+    assert fields == {"draft_tokens": 10, "acceptance_%": 60, "acceptance_length": 2.5}
+    assert not dict(server_times.between(page(2, 8, 5), page(2, 8, 5)))
 
 
 def test_plots_of_loads_without_an_answer(tmp_path: Path) -> None:

@@ -92,6 +92,9 @@ def test_version() -> None:
         (["call.mp3"], "antiphon transcribe call.mp3 --model"),
         (["transcrib", "call.mp3"], "Did you mean 'transcribe'"),
         (["translate"], "--task translate"),
+        (["generate", "x", "-m", "M", "--language", "de"], "has --target-language"),
+        (["serve", "M", "--seed", "1"], "each request has its own"),
+        (["serve", "M", "--beam-size", "5"], "each request has its own"),
     ],
 )
 def test_usage_errors(arguments: list[str], message: str) -> None:

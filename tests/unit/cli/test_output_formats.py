@@ -148,7 +148,16 @@ def test_what_was_typed_becomes_recordings(
 def test_arguments_that_are_no_recordings(sounds: Path) -> None:
     (sounds / "empty").mkdir()
     (sounds / "nothing.wav").touch()
-    arguments = ["empty", "nothing.wav", "gone.wav", "http://x/a.wav", "*.flac", "@gone", "a.wav"]
+    arguments = [
+        "empty",
+        "nothing.wav",
+        "gone.wav",
+        "http://x/a.wav",
+        "*.flac",
+        "@gone",
+        "",
+        "a.wav",
+    ]
     recordings, errors = expand(arguments, recursive=False)
     assert [item.name for item in recordings] == ["a.wav"]
     assert [str(error) for error in errors] == [
@@ -158,6 +167,7 @@ def test_arguments_that_are_no_recordings(sounds: Path) -> None:
         "http://x/a.wav: URLs are not read: download it first, then give the file",
         "*.flac: no file matches this pattern",
         "@gone: cannot read the list of files ([Errno 2] No such file or directory: 'gone')",
+        "an empty text is no name of a recording",
     ]
 
 

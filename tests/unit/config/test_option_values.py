@@ -112,6 +112,7 @@ def test_foreign_names_and_values_are_taken() -> None:
         ),
         ({"gpu_memory_utilization": 0.9}, "give kv_cache_memory_gib"),
         ({"limit_mm_per_prompt": {"audio": 2}}, "a prompt takes one recording"),
+        ({"limit_mm_per_prompt": {"image": 4, "video": 1}}, "images and videos have one limit"),
         ({"trust_remote_code": True}, "no code of a checkpoint is ever run"),
         ({"model": "x"}, "unknown option 'model'"),
         ({"beam_size": 5}, "beam_size=5 cannot be honored: give Sampl"),
@@ -159,7 +160,10 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_limit_of_images_as_other_engines_write_it() -> None:
-    for limits, wanted in (({"image": 2, "audio": 1}, 2), ({"audio": 1}, None)):
+    for limits, wanted in (
+        ({"image": 2, "audio": 1}, 2), ({"audio": 1}, None), ({"video": 3}, 3),
+        ({"image": 2, "video": 2}, 2), ({"image": 2, "video": 0}, 2),
+    ):  # fmt: skip
         config = resolve("x", {"limit_mm_per_prompt": limits})
         assert config.model.limit_images_per_prompt == wanted
     with pytest.raises(ConfigurationError, match="must be a mapping such as"):

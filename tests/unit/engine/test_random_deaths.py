@@ -11,6 +11,7 @@ from unreliable_engine import Cluster
 
 from antiphon.engine import flights
 from antiphon.scheduler import suspects
+from antiphon.scheduler.drafts import DraftLimits
 
 KEYS, CHOICE = st.sampled_from("abcdef"), st.integers(0, 50)
 WORKERS = st.sampled_from(["encoder-0", "encoder-1", "decoder-0", "decoder-1"])
@@ -41,8 +42,10 @@ EVENTS = st.lists(
 
 
 @settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
-@given(events=EVENTS)
-def test_every_request_ends_once_with_the_undisturbed_tokens(events: list[Any]) -> None:
+@given(events=EVENTS, drafts=st.sampled_from([None, DraftLimits(3, 4)]))
+def test_every_request_ends_once_with_the_undisturbed_tokens(
+    events: list[Any], drafts: DraftLimits | None
+) -> None:
     """Nobody is given up: here deaths come at the worst moments, not from requests."""
 
     async def scenario(cluster: Cluster) -> None:
@@ -53,7 +56,7 @@ def test_every_request_ends_once_with_the_undisturbed_tokens(events: list[Any]) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(suspects, "KILLS", 10**6)
         patch.setattr(flights, "MAX_GAPS", 10**6)
-        cluster = play(scenario, frontends=2)
+        cluster = play(scenario, frontends=2, drafts=drafts)
     check(cluster)
     idle(cluster)
 

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from paths import ROOT
 from prometheus_client.parser import text_string_to_metric_families
 
-from antiphon.benchmarks.service.server_times import HISTOGRAMS
+from antiphon.benchmarks.service.server_times import DRAFT_COUNTERS, HISTOGRAMS
 from antiphon.config.errors import RequestExpired
 from antiphon.engine.outputs import Transcription
 from antiphon.scheduler.request import Finished, RequestMetrics, RequestState
@@ -140,6 +140,8 @@ def test_what_the_benchmark_reads_is_there() -> None:
     series = {f"{PREFIX}{metric.name}" for metric in METRICS if metric.kind == "histogram"}
     for sources in HISTOGRAMS.values():
         assert sources[0] in series
+    drafts = {name: FROM_WORKERS[name][0].name for name in DRAFT_COUNTERS}
+    assert drafts == DRAFT_COUNTERS
     assert all(metric.kind == "counter" for metric, _ in FROM_WORKERS.values())
 
 

@@ -1,0 +1,131 @@
+"""Products with weights that have scales for groups of inputs, by our kernel, on a GPU."""
+
+from functools import cache
+
+import torch
+
+from antiphon.config.arithmetic import ceil_div
+from antiphon.kernels.formats import FLOAT8, FLOAT8_CAPABILITY
+from antiphon.layers.linear import Linear, LinearMethod, as_tensor
+from antiphon.layers.norms import LinearInput
+from antiphon.layers.quantization.blocked_weight import BLOCKS, BlockedWeight
+from antiphon.layers.quantization.quantized_weight import QuantizedWeight
+from antiphon.runtime.device import Target
+
+HALF_PRECISION = (torch.float16, torch.bfloat16)
+FEWEST_OUTPUTS = 64  # of a program of the kernel
+FEW_ROWS = 128  # up to which programs share sums: they would be too few otherwise
+SHARES, BLOCKS_OF_SHARE = (1, 2, 4, 8, 16), 4  # programs of one sum; the least blocks of each
+PROGRAMS = 2  # of each multiprocessor, at least
+
+
+class BlockedProduct(LinearMethod):
+    """Weights of four or eight bits; inputs stay in the model's precision."""
+
+    def __init__(self, weight: BlockedWeight) -> None:
+        self.block, self.order = weight.block, weight.order
+        outputs = weight.words.shape[1]
+        counts = ceil_div(outputs, FEWEST_OUTPUTS)
+        self.counters = torch.zeros(counts, dtype=torch.int32, device=weight.words.device)
+
+    @staticmethod
+    def suits(weight: QuantizedWeight, target: Target) -> bool:
+        has_zeros = weight.zeros is not None and weight.values.dtype == FLOAT8
+        return (
+            target.dtype in HALF_PRECISION
+            and BlockedWeight.suits(weight)
+            and weight.inputs is None
+            and not has_zeros
+            and (weight.values.dtype != FLOAT8 or has_float8(target))
+        )
+
+    @classmethod
+    def take(cls, layer: Linear, weight: QuantizedWeight) -> None:
+        blocked = BlockedWeight.of(weight)
+        layer.quantize(blocked.words, blocked.scales, cls(blocked))
+
+    def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
+        rows = as_tensor(x)
+        return self.multiply(layer, rows, None, rows.dtype)
+
+    def multiply(
+        self, layer: Linear, rows: torch.Tensor, x_scales: torch.Tensor | None, dtype: torch.dtype
+    ) -> torch.Tensor:
+        from antiphon.kernels.grouped_linear import Tile, grouped_linear  # needs Triton
+
+        scales = layer.weight_scale
+        assert scales is not None
+        blocks, outputs = layer.weight.shape[:2]
+        tile = Tile(*tile_of(len(rows), outputs, blocks, rows.device))
+        return grouped_linear(
+            rows.contiguous(), layer.weight, scales[0], scales[1] if len(scales) > 1 else None,
+            layer.bias, tile, block=self.block, dtype=dtype, x_scales=x_scales, order=self.order,
+            counters=self.counters,
+        )  # fmt: skip
+
+
+class BlockedFloat8Product(BlockedProduct):
+    """Both sides in float8: inputs with a scale for each token and group of features, as large as
+    the blocks of the weight."""
+
+    def __init__(self, weight: BlockedWeight, dtype: torch.dtype) -> None:
+        super().__init__(weight)
+        self.dtype = dtype
+
+    @staticmethod
+    def suits(weight: QuantizedWeight, target: Target) -> bool:
+        inputs = weight.inputs
+        return (
+            inputs is not None
+            and weight.values.dtype == FLOAT8
+            and weight.zeros is None
+            and BlockedWeight.suits(weight)
+            and weight.group_of is None
+            and inputs.scheme.dynamic
+            and inputs.scheme.limit is None
+            and inputs.scheme.group == weight.group_size
+            and inputs.scheme.group in BLOCKS
+            and weight.shape[1] % inputs.scheme.group == 0
+            and target.dtype in HALF_PRECISION
+            and has_float8(target)
+        )
+
+    @classmethod
+    def take_for(cls, layer: Linear, weight: QuantizedWeight, dtype: torch.dtype) -> None:
+        blocked = BlockedWeight.of(weight)
+        layer.quantize(blocked.words, blocked.scales, cls(blocked, dtype))
+
+    def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
+        from antiphon.kernels.group_rows import quantize_groups  # Triton exists where CUDA does
+
+        values, scales = quantize_groups(as_tensor(x).contiguous(), self.block)
+        return self.multiply(layer, values, scales, self.dtype)
+
+
+def has_float8(target: Target) -> bool:
+    """Whether the device has float8 numbers."""
+    if target.device.type != "cuda":
+        return False
+    return torch.cuda.get_device_capability(target.device) >= FLOAT8_CAPABILITY
+
+
+@cache
+def tile_of(
+    rows: int, outputs: int, blocks: int, device: torch.device
+) -> tuple[int, int, int, int, int]:
+    """How the kernel is launched, as a `Tile`."""
+    height = next((size for size in (16, 32, 64) if rows <= size), FEW_ROWS)
+    width, warps = (FEWEST_OUTPUTS, 4) if height < FEW_ROWS else (128, 8)
+    tiles = ceil_div(rows, height) * ceil_div(outputs, width)
+    splits = 1
+    if rows <= FEW_ROWS:
+        possible = [count for count in SHARES if count == 1 or count * BLOCKS_OF_SHARE <= blocks]
+        enough = [count for count in possible if tiles * count >= PROGRAMS * _processors(device)]
+        splits = min(enough, default=max(possible))
+    return height, width, splits, warps, 5 if height <= 32 else 3
+
+
+def _processors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count

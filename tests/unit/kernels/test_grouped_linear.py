@@ -1,0 +1,41 @@
+"""Products with weights in groups, in Triton's interpreter: bfloat16 is left to the GPU."""
+
+import pytest
+import torch
+from blocked_checks import WEIGHTS, check_float8_product, check_product
+
+pytest.importorskip("triton")
+
+from antiphon.kernels.group_rows import quantize_groups
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compiled there: see tests/gpu")
+
+
+@pytest.fixture(autouse=True)
+def as_on_hopper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_the_product_is_that_of_the_numbers(name: str) -> None:
+    check_product(name, 3, 80, "cpu", torch.float16, 1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 17, 64, 130])
+def test_any_number_of_rows(rows: int) -> None:
+    check_product("int4 with zero points", rows, 144, "cpu", torch.float16, 1e-3)
+
+
+def test_both_sides_in_float8() -> None:
+    """The interpreter rounds to float8 otherwise than hardware and torch."""
+    check_float8_product(5, 80, "cpu", torch.float16, 0.06)
+
+
+def test_each_group_of_features_has_its_own_scale() -> None:
+    x = torch.randn(3, 384) * torch.tensor([1e-3, 1.0, 50.0]).repeat_interleave(128)
+    x[1, :128] = 0
+    values, scales = quantize_groups(x, 128)
+    largest = x.unflatten(1, (-1, 128)).abs().amax(-1)
+    torch.testing.assert_close(scales, largest.clamp(min=1e-12) / 448)
+    numbers = (values.float().unflatten(1, (-1, 128)) * scales[..., None]).flatten(1)
+    torch.testing.assert_close(numbers, x, rtol=0.26, atol=1e-5)
