@@ -69,12 +69,12 @@ class Intake:
         """Ready requests in the order in which they may run. Each but the last that is asked for
         must be taken, or be `aside`. Those whose cross KV, or beginning with hidden states in it,
         was evicted go back to WAITING."""
-        for request in self.aside.requests:
-            if self._has_inputs(request):
-                yield request
+        for one in self.aside.requests:
+            if self._has_inputs(one):
+                yield one
             else:
-                self.aside.discard(request)
-                self._wait_again(request)
+                self.aside.discard(one)
+                self._wait_again(one)
         while (request := self._first()) is not None:
             if self._has_inputs(request):
                 yield request
