@@ -7,6 +7,7 @@ from typing import Any
 from antiphon.actors.address import Address
 from antiphon.actors.blueprint import Blueprint, Started
 from antiphon.actors.member_messages import Member
+from antiphon.scheduler.request import Incarnation
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Attachment:
 @dataclass(frozen=True)
 class Known:
     """What the process that started an engine knows when its supervisor has died. `started`: the
-    workers' first processes, by name. `members`: as the supervisor told last."""
+    workers' processes that it has started. `members`: as the supervisor told last."""
 
-    started: Mapping[str, Started]
+    started: Mapping[Incarnation, Started]
     members: list[Member]
     info: dict[str, Any]

@@ -18,6 +18,7 @@ from antiphon.actors.channel import AsyncReceiver, PeerGone, Sender
 from antiphon.actors.messages import Attach, Detach, FrontendMessage, Member, Members, Message
 from antiphon.actors.processes import Spot
 from antiphon.actors.session import session
+from antiphon.actors.starting import Starter
 from antiphon.actors.supervisor_link import SupervisorLink
 from antiphon.actors.workers import Handle, Workers
 from antiphon.config.errors import EngineDeadError
@@ -33,20 +34,22 @@ class RayWorkers(Workers):
     """Made by `launch`, or by `attach` for an engine that another process has started. They keep
     this process connected to Ray until they are closed.
 
-    `started`: the first processes of an engine that this process has started, by the worker's name;
-    it ends with them.
+    `started`: the first processes of an engine that this process has started; it ends with them,
+    and starts the later ones.
     """
 
     def __init__(
         self,
         supervisor: Any,
         attachment: Attachment,
-        started: Mapping[str, Started] | None = None,
+        started: Mapping[Incarnation, Started] | None = None,
     ) -> None:
         self.members = attachment.members
         self.info = attachment.info
         self.colocated = attachment.blueprint.placement.colocated
         self._started = None if started is None else dict(started)
+        self._blueprint = attachment.blueprint
+        self._starting: asyncio.Task[None] | None = None
         self._supervisor = SupervisorLink(supervisor, attachment)
         self._receiver: AsyncReceiver | None = None
         self._senders: dict[str, Sender] = {}  # by worker; those of one process share one
@@ -65,6 +68,10 @@ class RayWorkers(Workers):
         receive = cast("Handle", self._receive)
         self._receiver.attach(loop, receive, self._note_failure)
         self._supervisor.attach(frontend, self._receiver.address)
+        if self._started is not None:
+            starter = Starter(self._blueprint, self._started)
+            self._starting = loop.create_task(starter.serve(self._supervisor.handle))
+            self._starting.add_done_callback(self._note_end_of_starts)
 
     def _receive(self, message: FrontendMessage) -> None:
         if isinstance(message, Members):
@@ -117,6 +124,10 @@ class RayWorkers(Workers):
             raise PeerGone(f"{worker} is not running")
         sender.send(message)
 
+    def _note_end_of_starts(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._note_failure(error if isinstance(error, Exception) else RuntimeError(error))
+
     def _note_failure(self, error: Exception) -> None:
         if not self._failed.done():
             self._failed.set_exception(error)
@@ -138,7 +149,7 @@ class RayWorkers(Workers):
         try:
             return await self._supervisor.ending(self._known)
         except EngineDeadError as error:
-            for process in (self._started or {}).values():  # later ones go with the supervisor
+            for process in (self._started or {}).values():
                 process.kill()
             return str(error)
 
@@ -166,6 +177,8 @@ class RayWorkers(Workers):
             with suppress(PeerGone):
                 sender.send(Detach(self._frontend))
             sender.close()
+        if self._starting is not None:
+            self._starting.cancel()
         if self._receiver is not None:
             self._receiver.close()
             self._supervisor.detach()
@@ -191,7 +204,7 @@ class RayWorkers(Workers):
     def _end(self, started: Iterable[Started]) -> None:
         try:
             ray.get(self._supervisor.handle.end.remote(CLOSED), timeout=END_SECONDS)
-        except ray.exceptions.RayError:  # it is gone itself: those that it started go with it
+        except ray.exceptions.RayError:  # it is gone itself, and what it has started with it
             for process in started:
                 process.kill()
         ray.kill(self._supervisor.handle, no_restart=True)

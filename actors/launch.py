@@ -23,6 +23,7 @@ from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError
 from antiphon.config.options import EngineConfig, ModelOptions
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +66,10 @@ def launch(
             blueprint = Blueprint(model, config, rules, place(config))
             supervisor = _supervisor(blueprint)
             undo.callback(ray.kill, supervisor)
-            started: dict[str, Started] = {}
+            started: dict[Incarnation, Started] = {}
             undo.callback(_kill_all, started)
             for incarnation, role in blueprint.first_starts:
-                started[incarnation.name] = process = blueprint.start(incarnation, role)
+                started[incarnation] = process = blueprint.start(incarnation, role)
                 for group in process.reserved:  # before smaller ones take what it needs
                     group.wait(RESERVE_SECONDS)
             call = supervisor.start.remote(started)
@@ -99,7 +100,7 @@ def _supervisor(blueprint: Blueprint) -> Any:
         ) from None
 
 
-def _kill_all(started: dict[str, Started]) -> None:
+def _kill_all(started: dict[Incarnation, Started]) -> None:
     for process in started.values():
         process.kill()
 

@@ -175,6 +175,9 @@ class Membership:
         if self.unusable is None:
             self._answer(member, now)
 
+    def is_starting(self, incarnation: Incarnation) -> bool:
+        return self._current(incarnation, {State.STARTING}) is not None
+
     def _current(self, incarnation: Incarnation, states: Iterable[State]) -> Member | None:
         member = self.members.get(incarnation.name)
         if member is None or member.epoch != incarnation.epoch or member.state not in states:

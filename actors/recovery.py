@@ -1,27 +1,31 @@
 """The members of an engine whose supervisor has died, for the one that Ray starts in its place.
 
-The workers' first processes were started by the engine's own process: they run on, and are taken
-over as they are, with their requests. Ray ends those that the dead supervisor had started with it:
-they start again. Nobody knows what it had started last without telling anybody, so each life of a
-supervisor numbers epochs in a range of its own.
+The workers' processes were started by the engine's own process (`actors/starting.py`): they run on,
+and are taken over as they are, with their requests. Where that process was too busy, the supervisor
+had started one itself, and Ray ends it with the supervisor: it starts again. Nobody knows what was
+started last without telling anybody, so each life of a supervisor numbers epochs in a range of its
+own.
 """
 
 from collections.abc import Collection, Iterable
 
 from antiphon.actors import member_messages
 from antiphon.actors.members import Member, State
+from antiphon.scheduler.request import Incarnation
 
 EPOCHS_OF_ONE_LIFE = 1_000_000
-FIRST_EPOCH = 1
 FIRST_SECONDS = 3.0  # beside `heartbeat_timeout`, for a worker to learn where heartbeats go now
 REASON = "it ended with the supervisor that had started it"
 
 
 def recovered(
-    known: Iterable[member_messages.Member], outlive: Collection[str], colocated: bool, now: float
+    known: Iterable[member_messages.Member],
+    outlive: Collection[Incarnation],
+    colocated: bool,
+    now: float,
 ) -> tuple[list[Member], int]:
-    """The members, and the epoch above which the next ones begin. `outlive`: names of workers whose
-    first process does not end with a supervisor."""
+    """The members, and the epoch above which the next ones begin. `outlive`: workers whose process
+    does not end with a supervisor."""
     members = [
         _recovered(member, outlive, colocated, now)
         for member in known
@@ -37,13 +41,13 @@ def _counts(member: member_messages.Member, colocated: bool) -> bool:
 
 
 def _recovered(
-    known: member_messages.Member, outlive: Collection[str], colocated: bool, now: float
+    known: member_messages.Member, outlive: Collection[Incarnation], colocated: bool, now: float
 ) -> Member:
     role = "colocated" if colocated else known.role
     name = f"{role}-{known.name.rpartition('-')[2]}"
     member = Member(name, role, known.epoch, since=now, busy_at=now, restart_at=now)
     member.heard_at = now + FIRST_SECONDS
-    if known.alive and known.epoch == FIRST_EPOCH and name in outlive:
+    if known.alive and member.incarnation in outlive:
         member.address, member.load, member.held = known.address, known.load, known.held
         member.removing = known.draining
         member.state = State.DRAINING if known.draining else State.READY

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from antiphon.actors.membership import Membership
+from antiphon.config.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,14 @@ def demand(loads: Iterable[Mapping[str, float]]) -> float:
     """The work of all members in units of what one can hold, from the loads in their heartbeats:
     `open` requests (or tokens to encode) out of `capacity`."""
     return sum(load["open"] / load["capacity"] for load in loads if load.get("capacity"))
+
+
+def check_scale(role: str, count: int, roles: Iterable[str]) -> None:
+    """Raises ConfigurationError unless there can be `count` workers of `role`."""
+    if role not in (known := list(roles)):
+        raise ConfigurationError(f"there are no workers of role {role!r}: {', '.join(known)}")
+    if count < 1:
+        raise ConfigurationError(f"at least 1 worker of each role must stay, not {count}")
 
 
 class Autoscaler:

@@ -35,8 +35,9 @@ from antiphon.actors.membership import Membership
 from antiphon.actors.processes import Spot, own_error, why_gone
 from antiphon.actors.recovery import recovered
 from antiphon.actors.replica_processes import ReplicaProcesses
-from antiphon.actors.scaling import Pools
-from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError, describe
+from antiphon.actors.scaling import Pools, check_scale
+from antiphon.actors.starting import StartOrders
+from antiphon.config.errors import AntiphonError, EngineDeadError, describe
 from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
@@ -46,10 +47,11 @@ TICK_SECONDS = 0.1
 Begin = Callable[[Incarnation, Started], Awaitable[None]]  # what makes an incarnation work
 
 
-class Supervisor:
+class Supervisor(StartOrders):
     """An asynchronous actor: all of it runs in one event loop."""
 
     def __init__(self, blueprint: Blueprint) -> None:
+        super().__init__()
         self._blueprint = blueprint
         workers = blueprint.config.workers
         self._membership = Membership(
@@ -64,7 +66,7 @@ class Supervisor:
         self._processes: dict[Incarnation, ReplicaProcesses] = {}
         self._announcer = Announcer(self._members, self._running)
         self._info: dict[str, Any] = {}
-        self._given: dict[str, Started] = {}
+        self._given: dict[Incarnation, Started] = {}
         self._began = False
         self._error: AntiphonError | None = None  # why the first start failed
         self._started, self._ended = asyncio.Event(), asyncio.Event()
@@ -72,9 +74,8 @@ class Supervisor:
 
     # ------------------------------------------------------------------ calls of frontends
 
-    async def start(self, started: dict[str, Started]) -> Attachment:
-        """Watches over the workers whose processes were `started`, by name, and returns when all
-        are ready.
+    async def start(self, started: dict[Incarnation, Started]) -> Attachment:
+        """Watches over the workers whose processes were `started`, and returns when all are ready.
 
         Raises the error of the first one that could not start.
         """
@@ -94,13 +95,13 @@ class Supervisor:
         self._info = known.info
         self._membership.recover(members, epoch)
         taken_over = {
-            member.incarnation: ReplicaProcesses(known.started[member.name])
+            member.incarnation: ReplicaProcesses(known.started[member.incarnation])
             for member in members
             if member.state in RUNNING
         }
-        for name, started in known.started.items():
-            if name not in {incarnation.name for incarnation in taken_over}:
-                started.kill()  # if its end was under way
+        for incarnation, started in known.started.items():
+            if incarnation not in taken_over:
+                started.kill()  # if its start or its end was under way
         self._processes |= taken_over
         self._begin()
         for incarnation, process in taken_over.items():
@@ -141,25 +142,18 @@ class Supervisor:
         self._announcer.remove(frontend)
 
     async def scale(self, role: str, count: int) -> None:
-        """Starts workers of a role, or drains some, until there are `count`.
-
-        Roles with bounds of their own (`encoder_max_replicas`, ...) go on changing by themselves.
-        Raises ConfigurationError.
-        """
+        """Starts workers of a role, or drains some, until there are `count`. Roles with bounds of
+        their own (`encoder_max_replicas`, ...) go on changing. Raises ConfigurationError."""
         await self._started.wait()
         self._check()
-        if role not in self._blueprint.roles:
-            roles = ", ".join(self._blueprint.roles)
-            raise ConfigurationError(f"there are no workers of role {role!r}: {roles}")
-        if count < 1:
-            raise ConfigurationError(f"at least 1 worker of each role must stay, not {count}")
+        check_scale(role, count, self._blueprint.roles)
         self._membership.scale(role, count, time.monotonic())
         self._act()
 
     async def stats(self) -> list[dict[str, int]]:
         """The counters of each worker that answers."""
         await self._started.wait()
-        calls = [handle.stats.remote() for handle in self._running()]
+        calls = (handle.stats.remote() for handle in self._running())
         answers = await asyncio.gather(*calls, return_exceptions=True)
         return [answer for answer in answers if not isinstance(answer, BaseException)]
 
@@ -206,11 +200,8 @@ class Supervisor:
 
     def _carry_out(self, action: Action) -> None:
         match action:
-            case Start(incarnation, role):
-                started = self._given.pop(incarnation.name, None)
-                started = started or self._blueprint.start(incarnation, role)
-                self._processes[incarnation] = process = ReplicaProcesses(started)
-                self._background.spawn(self._follow(incarnation, process, self._connect))
+            case Start():
+                self._background.spawn(self._start(action))
             case Kill(incarnation, reason):
                 logger.info("ending %s (epoch %d): %s", *incarnation, reason)
                 self._background.spawn(self._kill(incarnation))
@@ -219,6 +210,15 @@ class Supervisor:
             case Unusable(reason):
                 logger.error("the engine ends: %s", reason)
                 self._ended.set()
+
+    async def _start(self, order: Start) -> None:
+        incarnation = order.incarnation
+        started = self._given.pop(incarnation, None) or await self._ordered(order)
+        if not self._membership.is_starting(incarnation):  # it was ended meanwhile
+            return None if started is None else started.kill()
+        started = started or self._blueprint.start(incarnation, order.role)
+        self._processes[incarnation] = process = ReplicaProcesses(started)
+        await self._follow(incarnation, process, self._connect)
 
     async def _connect(self, incarnation: Incarnation, started: Started) -> None:
         """A new one, once it has loaded."""

@@ -32,6 +32,7 @@ from antiphon.kernels.grouped_linear import Tile, grouped_linear
 from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 from antiphon.kernels.row_copy import copy_rows
+from antiphon.kernels.shared_rows import SHARED_BYTES, SharedRows
 
 HALF, FLOAT8 = (torch.float16, torch.bfloat16), torch.float8_e4m3fn
 WIDTH, HEADS, HEAD_DIM, PAGE_SIZE = 1280, 20, 64, 16
@@ -100,9 +101,8 @@ def launches() -> Iterator[tuple[str, Any]]:
             yield f"read_out {dtype} {ranks}", partial(_read_out, dtype, ranks)
 
 
-def _shared_rows() -> summed_norm.SharedRows:
-    turns = torch.zeros(summed_norm.SLOTS, dtype=torch.int32)
-    return summed_norm.SharedRows(torch.zeros(2, dtype=torch.int64), turns, 1, 2)
+def _shared_rows() -> SharedRows:
+    return SharedRows.of(torch.zeros(SHARED_BYTES, dtype=torch.uint8), [0, 0], 1)
 
 
 def _small_batches(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:

@@ -172,11 +172,8 @@ def test_an_engine_outlives_its_supervisor(t5_folder: Path) -> None:
             await amid(lambda: killed(engine, "decoder-0"))  # who watches starts it again
             replaced = await engine.workers.processes()
             assert replaced["decoder-0"] != before["decoder-0"]
-            # The dead supervisor takes the decoder that it had started with it.
             await amid(lambda: kill_supervisor(engine))
-            again = await engine.workers.processes()
-            assert again["decoder-0"] != replaced["decoder-0"]
-            assert again["encoder-0"] == before["encoder-0"]
+            assert await engine.workers.processes() == replaced, "also what was started again"
         async with await AsyncEngine.attach("survivor") as newcomer:
             output = await newcomer.generate("in words: 3")
             assert output.outputs[0].text == (await engine.generate("in words: 3")).outputs[0].text

@@ -11,6 +11,7 @@ from antiphon.scheduler.request import Incarnation
 NOW = 100.0
 ADDRESS = "where it receives"
 NAMES = ("encoder-0", "decoder-0", "decoder-1")
+LATER = Incarnation("decoder-1", EPOCHS_OF_ONE_LIFE + 2)  # the engine's own process started it too
 
 
 def told(name: str, epoch: int = 1, **facts: object) -> Told:
@@ -19,8 +20,9 @@ def told(name: str, epoch: int = 1, **facts: object) -> Told:
 
 def resumed(*members: Told, colocated: bool = False) -> Membership:
     names = [name.replace("decoder", "colocated") for name in NAMES] if colocated else NAMES
+    outlive = [Incarnation(name, 1) for name in names] + [LATER]
     membership = Membership(Limits())
-    membership.recover(*recovered(members, names, colocated, NOW))
+    membership.recover(*recovered(members, outlive, colocated, NOW))
     return membership
 
 
@@ -52,6 +54,12 @@ def test_others_start_again_above_every_epoch_that_was_used(lost: Told) -> None:
     membership.scale("encoder", 2, NOW)  # nor may a new worker be taken for one that was drained
     (start,) = [action for action in membership.take_actions() if isinstance(action, Start)]
     assert start.incarnation == Incarnation("encoder-1", EPOCHS_OF_ONE_LIFE + 1)
+
+
+def test_later_processes_of_the_engines_own_process_go_on_as_well() -> None:
+    membership = resumed(told("encoder-0"), told(*LATER))
+    assert membership.members["decoder-1"].state is State.READY
+    assert membership.members["decoder-1"].incarnation == LATER
 
 
 def test_each_supervisor_has_epochs_of_its_own() -> None:
