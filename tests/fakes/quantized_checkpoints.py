@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 FLOAT8 = torch.float8_e4m3fn
 GROUP = 8  # of inputs
+HEADS = ("lm_head", "proj_out")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ METHODS = {
     "fp8 by block": Method(
         "float", 8, (16, 16),
         inputs={**TOKEN, "type": "float", "strategy": "group", "group_size": 16},
+    ),
+    "fp8 by small block": Method(
+        "float", 8, (4, 4),
+        inputs={**TOKEN, "type": "float", "strategy": "group", "group_size": 4},
     ),
     "fp8 weights": Method("float", 8, (1, 0)),
     "w8a8": Method("int", 8, (1, 0), inputs={**TOKEN, "type": "int"}),
@@ -78,17 +83,23 @@ def publish(
     method: Method,
     kept_out: tuple[str, ...] = (),
     more: dict[str, Method] | None = None,
+    heads: bool = False,
 ) -> None:
     """Writes the checkpoint of `model` in `source` to `folder` as `method` stores it, and gives
     `model` the numbers that this stands for.
 
     Layers whose names hold any of `kept_out` stay plain; those whose names hold a key of `more`
-    are stored by that method instead, as groups of their own.
+    are stored by that method instead, as groups of their own. With `heads`, what makes logits is
+    quantised too.
     """
     shutil.copytree(source, folder, dirs_exist_ok=True)
     stored = load_file(folder / "model.safetensors")
     names = {id_of(tensor): name for name, tensor in stored.items()}
-    layers = {name: module for name, module in model.named_modules() if is_linear(name, module)}
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and (heads or not name.endswith(HEADS))
+    }
     ignored, by_name = [], {}
     for name, layer in layers.items():
         full = names[id_of(layer.weight.data)].removesuffix(".weight")
@@ -103,12 +114,8 @@ def publish(
     save_file(stored, folder / "model.safetensors", {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     groups = [(method, ["Linear"]), *by_name.values()]
-    config["quantization_config"] = settings_of(groups, ignored)
+    config["quantization_config"] = settings_of(groups, ignored if heads else ["lm_head", *ignored])
     (folder / "config.json").write_text(json.dumps(config))
-
-
-def is_linear(name: str, module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) and not name.endswith(("lm_head", "proj_out"))
 
 
 def id_of(tensor: torch.Tensor) -> tuple[Any, ...]:
@@ -125,7 +132,7 @@ def settings_of(groups: list[tuple[Method, list[str]]], ignored: list[str]) -> d
         "quant_method": "compressed-tensors",
         "format": "mixed-precision" if len(groups) > 1 else layout(method),
         "quantization_status": "compressed",
-        "ignore": ["lm_head", *ignored],
+        "ignore": ignored,
         "config_groups": {
             f"group_{number}": {
                 "targets": targets,

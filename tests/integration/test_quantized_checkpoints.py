@@ -21,7 +21,7 @@ from antiphon.config.parallel import Parallel
 from antiphon.layers.linear import Linear
 
 # A CPU's operator for four bits takes bfloat16; it has those of one scale per output here.
-WEIGHTS_ALONE, INPUTS_TOO, HALF_PRECISION = 1e-3, 0.03, 0.06
+WEIGHTS_ALONE, INPUTS_TOO, HALF_PRECISION, ROUNDED_OTHERWISE = 1e-3, 0.03, 0.06, 0.1
 PROMPT = [61, 63, 65, 66]
 OPTIONS: dict[str, Any] = {"max_num_seqs": 8, "max_model_len": 64, "kv_page_size": 8}
 
@@ -78,11 +78,13 @@ def check(found: torch.Tensor, method: str) -> None:
         assert found.max() < (HALF_PRECISION if method == "w4a16 by output" else WEIGHTS_ALONE)
 
 
-FAST = [("whisper", method) for method in METHODS] + [
+CUT = "fp8 by small block"  # two ranks cut it between blocks; else it is as "fp8 by block"
+ALONE = [method for method in METHODS if method != CUT]
+FAST = [("whisper", method) for method in ALONE] + [
     ("t5_gated_untied", "w4a16"),
     ("qwen3", "w8a8"),
 ]
-SLOW = [(name, method) for name in ("t5_gated_untied", "bart", "qwen3") for method in METHODS]
+SLOW = [(name, method) for name in ("t5_gated_untied", "bart", "qwen3") for method in ALONE]
 
 
 @pytest.mark.parametrize(
@@ -105,13 +107,37 @@ def test_parts_of_one_product_may_be_stored_differently(tmp_path: Path) -> None:
     assert differences(engine, model, folder).max() < WEIGHTS_ALONE
 
 
-@pytest.mark.parametrize("method", ["w4a16 with zero points", "w4a16 in any order"])
-@pytest.mark.parametrize("name", ["bart", "qwen3"])
+ORDERS = ("w4a16 with zero points", "w4a16 in any order")
+SHARED = [*((name, method) for name in ("bart", "qwen3") for method in ORDERS), ("bart", CUT)]
+
+
+@pytest.mark.parametrize("name", ["bart_untied", "qwen3"])
+@pytest.mark.parametrize("method", ["w4a16 with zero points", "w8a16 by output"])
+def test_what_makes_logits_may_be_quantised(name: str, method: str, tmp_path: Path) -> None:
+    folder, model = published(name, method, tmp_path, heads=True)
+    stored = load_file(folder / "model.safetensors")
+    assert any("lm_head.weight_scale" in tensor for tensor in stored)
+    check(differences(PlainEngine(folder, **OPTIONS), model, folder), method)
+
+
+@pytest.mark.parametrize(("name", "method"), SHARED)
 def test_ranks_hold_shares_of_quantised_weights(name: str, method: str, tmp_path: Path) -> None:
     folder, model = published(name, method, tmp_path)
     engine = RankedEngine(folder, Parallel(2), **OPTIONS)
     try:
         check(differences(engine, model, folder), method)
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("method", ["fp8 by block", "fine-grained fp8", "w8a8"])
+def test_ranks_round_what_they_have_of_a_group(method: str, tmp_path: Path) -> None:
+    """Half of the inputs are no whole groups: each rank takes the largest of its own."""
+    folder, model = published("bart", method, tmp_path)
+    engine = RankedEngine(folder, Parallel(2), **OPTIONS)
+    try:
+        found = differences(engine, model, folder)
+        assert found.median() < ROUNDED_OTHERWISE
     finally:
         engine.close()
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from plain_engine import PlainEngine
 from prompt_states import continuation
+from quantized_checkpoints import METHODS, publish
 from tiny_vlms import IMAGE, VLMS, make_vlm, picture
 from transformers import PreTrainedModel
 
@@ -203,3 +204,25 @@ def test_images_through_ray(tmp_path: Path) -> None:
     for prompt, output in zip(prompts(), outputs, strict=True):
         prepared = inputs.prepare(prompt, SamplingParams())
         assert output.outputs[0].token_ids == answer(model, prepared)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "kept_out"),
+    [
+        ("qwen2_vl", "w4a16 with zero points", ("visual", "vision")),
+        ("llava_onevision", "w8a16 with zero points", ()),
+    ],
+)
+def test_quantised_weights(name: str, method: str, kept_out: Any, tmp_path: Path) -> None:
+    """Of the decoder alone, as they are published, and of all that reads pictures too."""
+    model = make_vlm(name, tmp_path / "plain")
+    publish(model, tmp_path / "plain", tmp_path / "quantised", METHODS[method], kept_out)
+    engine = Engine((tmp_path / "quantised", model), max_model_len=128, kv_page_size=8)
+    asked = [engine.ask(prompt) for prompt in prompts()]
+    finished = engine.run()
+    for request, prepared in asked:
+        tokens, logprobs = answer(model, prepared)
+        end = finished[request.id.number]
+        assert list(end.token_ids) == tokens
+        found = [token.logprobs[0] for token in end.logprobs]
+        np.testing.assert_allclose(found, logprobs, atol=1e-3)
