@@ -121,12 +121,13 @@ def test_functions_are_long_in_kernels_alone() -> None:
     assert long == set(), f"more than {MAX_FUNCTION_LINES} lines"
 
 
-def test_every_folder_of_code_is_packaged() -> None:
-    listed = set(
-        tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    )
+def test_every_folder_of_code_is_packaged_and_checked() -> None:
+    """By setuptools, which wants all of them, and by mypy, which wants the outermost."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    listed = set(tools["setuptools"]["packages"])
     folders = {".".join(("antiphon", *path.parent.relative_to(ROOT).parts)) for path in CODE}
     assert listed == folders | {"antiphon"}
+    assert set(tools["mypy"]["packages"]) == {f for f in folders if f.count(".") == 1}
     for folder in {path.parent for path in CODE}:
         assert (folder / "__init__.py").exists()
 
