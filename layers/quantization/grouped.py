@@ -122,7 +122,7 @@ def tile_of(
         possible = [count for count in SHARES if count == 1 or count * BLOCKS_OF_SHARE <= blocks]
         enough = [count for count in possible if tiles * count >= PROGRAMS * _processors(device)]
         splits = min(enough, default=max(possible))
-    return height, width, splits, warps, 5 if height <= 32 else 3
+    return height, width, splits, warps, 3
 
 
 def _processors(device: torch.device) -> int:
