@@ -135,13 +135,13 @@ def test_two_languages_in_one_recording(
     assert result.text == " ".join(engine.transcribe(each).text for each in (english, german))
 
 
-def test_ten_minutes_in_both_modes(
+def test_ten_minutes_in_every_mode(
     engine: TranscribingEngine, recordings: dict[str, np.ndarray]
 ) -> None:
     call = recordings["call.wav"]
     pause = np.zeros(6 * RATE - len(call), np.float32)
     sound = np.concatenate([call, pause] * 100)
-    for options in ({}, {"vad_filter": True}):
+    for options in ({}, {"vad_filter": True}, {"mode": "sequential"}):
         result = engine.transcribe(sound, language="en", **options)
         count = result.text.count("call seven nine zero")
         assert 90 <= count <= 100, (options, count)
