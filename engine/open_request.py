@@ -11,6 +11,7 @@ from antiphon.inputs.prepared import EncoderInput
 from antiphon.scheduler.request import (
     Finished,
     Incarnation,
+    Media,
     Request,
     RequestId,
     RequestMetrics,
@@ -113,3 +114,17 @@ class OpenRequest:
 
 
 OnEnd = Callable[[OpenRequest, asyncio.Future[Finished]], None]
+
+
+def without_payload(media: EncoderInput) -> Media:
+    """As a request carries it: payloads go to encoders alone."""
+    return Media(
+        media.key,
+        media.kind,
+        media.num_tokens,
+        position=media.position,
+        grid=media.grid,
+        token=media.token,
+        shown=media.shown,
+        keep=media.keep,
+    )

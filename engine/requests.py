@@ -37,14 +37,14 @@ from antiphon.engine.dispatch import Dispatcher
 from antiphon.engine.encodes import Encodes
 from antiphon.engine.ends import ERRORS
 from antiphon.engine.flights import Flights
-from antiphon.engine.open_request import OnEnd, OpenRequest
-from antiphon.inputs.prepared import EncoderInput, Prepared, text_of
+from antiphon.engine.open_request import OnEnd, OpenRequest, without_payload
+from antiphon.inputs.prepared import Prepared, text_of
 from antiphon.inputs.processor import InputProcessor
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.alignment import Alignment
 from antiphon.scheduler.generated import Readout
 from antiphon.scheduler.outputs import StepOutput
-from antiphon.scheduler.request import Finished, Media, Request, RequestState
+from antiphon.scheduler.request import Finished, Request, RequestState
 from antiphon.scheduler.router import Router
 from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 
@@ -121,7 +121,7 @@ class OpenRequests:
         request = Request(
             id=self.flights.new_id(),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
-            inputs=tuple(_without_payload(media) for media in inputs),
+            inputs=tuple(without_payload(media) for media in inputs),
             params=params,
             rules=self.inputs.rules(prompt_len, params, timestamps, rule_changes),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
@@ -135,24 +135,28 @@ class OpenRequests:
             lookup_ids=text_of(inputs) if self._looks_up else None,
             begun=begun,
         )
-        loop = asyncio.get_running_loop()
         opened = OpenRequest(
             request,
             inputs,
-            loop.create_future(),
+            asyncio.get_running_loop().create_future(),
             is_stream=stream,
             new_text=(lambda: self.inputs.text_stream(params)) if request.streams else None,
             arrived_at=time.time(),
             timeout=timeout,
         )
+        self._watch(opened)
+        self.flights.send(opened)
+        return opened
+
+    def _watch(self, opened: OpenRequest) -> None:
+        """It is open from now on; its deadline runs."""
         self._open[opened] = None
         if self.on_end is not None:  # in the context of this call, whichever task ends it
             opened.future.add_done_callback(partial(self.on_end, opened))
-        if timeout is not None:
-            opened.end_time = loop.time() + timeout
-            opened.timer = loop.call_later(timeout + GRACE_SECONDS, self._expire, opened)
-        self.flights.send(opened)
-        return opened
+        if opened.timeout is not None:
+            loop = asyncio.get_running_loop()
+            opened.end_time = loop.time() + opened.timeout
+            opened.timer = loop.call_later(opened.timeout + GRACE_SECONDS, self._expire, opened)
 
     def cancel(self, opened: OpenRequest) -> None:
         """Ends a request as RequestCancelled, unless it has ended. Its worker is told, and what
@@ -286,17 +290,3 @@ class OpenRequests:
     def _close(self, opened: OpenRequest, encoded: bool = False) -> None:
         if self._open.pop(opened, opened) is None:  # once
             self.flights.end(opened, encoded)
-
-
-def _without_payload(media: EncoderInput) -> Media:
-    """As a request carries it: payloads go to encoders alone."""
-    return Media(
-        media.key,
-        media.kind,
-        media.num_tokens,
-        position=media.position,
-        grid=media.grid,
-        token=media.token,
-        shown=media.shown,
-        keep=media.keep,
-    )

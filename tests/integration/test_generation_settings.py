@@ -10,21 +10,16 @@ from typing import Any
 import pytest
 import torch
 from plain_engine import PlainEngine
-from sampling_steps import sample
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel
 
 from antiphon.config.beam_settings import BeamDefaults
-from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import CheckpointError
 from antiphon.config.generation import GenerationDefaults
 from antiphon.config.generation_settings import generation_settings
 from antiphon.config.options import ModelOptions, resolve
 from antiphon.config.sampling import SamplingParams
-from antiphon.decoder.sampling.sampler import Sampler
-from antiphon.decoder.state import Slots
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
-from antiphon.scheduler.plan import Admission
 
 PROMPT = "in words: 365250"
 SPECIALS = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
@@ -284,25 +279,3 @@ def test_special_tokens_of_config_json_serve_where_nothing_else_is_said() -> Non
     assert generation_settings({"suppress_tokens": None}, {"suppress_tokens": [3]}) == {
         "suppress_tokens": None
     }
-
-
-def test_bad_words_bar_rows_that_ask_alone() -> None:
-    slots = Slots(4, 12, 20, torch.device("cpu"))
-    sampler = Sampler(slots, None)
-    rows = {
-        0: ([9, 4, 5], ((4, 5, 1), (5, 2))),
-        1: ([9, 4, 5], ()),
-        2: ([5], ((5, 1),)),
-        3: ([9, 5, 4], ((4, 5, 1), (5, 2))),
-    }
-    for slot, (history, words) in rows.items():
-        rules = DecodingRules(bad_words=words)
-        slots.admit(
-            [Admission(slot, torch.tensor(history).numpy(), 1, 12, 0, SamplingParams(), rules)]
-        )
-    logits = torch.full((4, 20), -9.0)
-    logits[:, 1], logits[:, 2], logits[:, 3] = 3.0, 2.0, 1.0
-    order = torch.arange(4).numpy()
-    lengths = torch.tensor([len(history) for history, _ in rows.values()]).numpy()
-    assert sample(sampler, logits, order, lengths)[0].tolist() == [3, 1, 2, 1]
-    assert slots.host.rows_asking("resampled", order).tolist() == [0, 2, 3]

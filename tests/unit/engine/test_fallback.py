@@ -215,16 +215,8 @@ TWO = {"language_detection_threshold": 0.7, "language_detection_segments": 2}
     ("german", "options", "language"),
     [
         ([0.55, 0.9], {}, "de"),
-        (
-            [0.55, 0.1],
-            {"language_detection_threshold": 0.7, "language_detection_segments": 2},
-            "en",
-        ),
-        (
-            [0.55, 0.6],
-            {"language_detection_threshold": 0.7, "language_detection_segments": 2},
-            "de",
-        ),
+        ([0.55, 0.1], TWO, "en"),
+        ([0.55, 0.6], TWO, "de"),
     ],
 )
 @pytest.mark.parametrize("mode", ["batched", "sequential"])
