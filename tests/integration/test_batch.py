@@ -61,7 +61,7 @@ def test_speech(tmp_path: Path) -> None:
     assert results[1]["language"] == "en"
     assert results[1]["fields"] == {"text": "reference", "duration": 2.03}
     assert (results[2]["text"], results[2]["id"], results[2]["audio"]) == (german, "b", "copy.wav")
-    assert results[2]["segments"][0]["start"] == 0.0
+    assert 0.3 < results[2]["segments"][0]["start"] < 0.7  # behind silence
     assert results[5]["duration"] == 1.0
     assert results[7]["text"].strip() == german
     assert len(results[8]["segments"][0]["logprobs"]) == len(results[8]["segments"][0]["token_ids"])

@@ -1,6 +1,7 @@
 """`--server URL`: commands whose work a running server does, without what engines need."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def test_transcribe_into_files(server: Running, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.code == 0, done.stderr
     assert (tmp_path / "wecker.txt").read_text() == "wake me up tomorrow at four\n"
-    assert (tmp_path / "wecker.srt").read_text().startswith("1\n00:00:00,000 --> 00:00:0")
+    assert re.match(r"1\n00:00:00,[3-6]\d0 --> 00:00:0", (tmp_path / "wecker.srt").read_text())
 
 
 def test_words_of_a_transcription(server: Running) -> None:

@@ -24,6 +24,7 @@ CLIENT = (ROOT / "docs" / "client.md").read_text()
 ADDRESS = "http://127.0.0.1:8000"  # in the pages
 EXAMPLES = re.findall(r"```python\n(.*?)```", CLIENT, re.S)
 CURLS = re.findall(r"^curl .*$", SERVING, re.M)
+BEGUN = re.compile(r"1\n00:00:00,[3-6]\d0 --> ")  # the speech of call.wav, behind silence
 COMMANDS = re.findall(r"^ {4}antiphon (serve.*)$", SERVING, re.M)
 
 
@@ -53,7 +54,7 @@ def test_examples_in_python(served: Running, folder: Path) -> None:
         for example in EXAMPLES:
             exec(compile(example.replace(ADDRESS, served.url), "docs/client.md", "exec"), {})
     text = output.getvalue()
-    assert text.startswith("call seven nine zero english\n0.0 ")
+    assert re.match(r"call seven nine zero english\n0\.[3-6]", text)
     for part in (
         "forty two\nseven\n['asr', 'text']\n",
         "four thousand seven hundred elevencall seven nine zero",
@@ -75,7 +76,7 @@ def test_requests_of_curl(served: Running, folder: Path) -> None:
         answers.append(done.stdout)
     whole, srt, stream, completion, models = answers
     assert '"text":"call seven nine zero"' in whole
-    assert srt.startswith("1\n00:00:00,000 --> ")
+    assert BEGUN.match(srt)
     assert 'data: {"type": "transcript.text.done", "text": "call seven nine zero"' in stream
     assert '"forty two"' in completion
     assert '"id":"asr"' in models
@@ -88,7 +89,7 @@ def test_commands_with_a_server(served: Running, folder: Path) -> None:
         result = CliRunner().invoke(app, command.replace(ADDRESS, served.url))
         assert result.exit_code == 0
         outputs.append(result.stdout)
-    assert outputs[0].startswith("1\n00:00:00,000 --> ")
+    assert BEGUN.match(outputs[0])
     assert outputs[1] == "forty two\n"
 
 
