@@ -140,8 +140,8 @@ def by_own_names(options: Mapping[str, Any], names: Collection[str]) -> dict[str
 def _limit_of_images(limits: Any) -> int | None:
     """Of what other engines write as {"image": 2}.
 
-    A limit of 0 videos keeps other engines from setting room aside for them, which is never done
-    here. Raises ConfigurationError for limits that do not hold here.
+    A limit of 0 videos or recordings keeps other engines from setting room aside for them, which is
+    never done here. Raises ConfigurationError for limits that do not hold here.
     """
     if not isinstance(limits, Mapping):
         raise ConfigurationError(
@@ -149,7 +149,7 @@ def _limit_of_images(limits: Any) -> int | None:
             f"not {type(limits).__name__}"
         )
     images, videos = limits.get("image"), limits.get("video") or None
-    if limits.get("audio", 1) != 1:
+    if limits.get("audio") not in (None, 0, 1):
         raise ConfigurationError(
             f"limit_mm_per_prompt={dict(limits)}: a prompt takes one recording; only the number of "
             "images and videos can be chosen"

@@ -103,7 +103,10 @@ def test_a_program_ends_with_a_stream_that_it_never_finished():
         next(stream)
         """
     run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], timeout=60, capture_output=True, text=True
+        [sys.executable, "-c", textwrap.dedent(program)],
+        timeout=240,
+        capture_output=True,
+        text=True,
     )
     assert (run.returncode, run.stderr) == (0, "")
 

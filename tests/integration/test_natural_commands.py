@@ -19,7 +19,7 @@ NUMBERS = "in words: 42"
 def antiphon(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "antiphon", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=240
     )
 
 
@@ -100,7 +100,7 @@ def test_what_settings_alone_decide_is_quick(
         "try:\n    main()\nfinally:\n"
         "    print(not {'torch', 'transformers', 'tokenizers'}.isdisjoint(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stdout) == (2, "False\n")
     assert message in done.stderr
 
@@ -125,7 +125,7 @@ def test_completion(words: str, offered: set[str]) -> None:
         env={**os.environ, **asked},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert set(done.stdout.split()) == offered
 

@@ -169,7 +169,7 @@ def test_a_program_ends_by_itself_and_quietly(last: str) -> None:
         """
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
-        timeout=60,
+        timeout=240,
         capture_output=True,
         text=True,
         check=False,

@@ -189,4 +189,4 @@ def test_as_a_process(whisper_folder: Path) -> None:
             str(whisper_folder),
             *arguments,
         ]
-        assert subprocess.run(command, capture_output=True, timeout=60).returncode == code
+        assert subprocess.run(command, capture_output=True, timeout=240).returncode == code

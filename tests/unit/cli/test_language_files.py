@@ -71,7 +71,7 @@ def test_wrong_languages_need_no_tokenizer(
         "try:\n    main()\nfinally:\n"
         "    print({'av', 'numpy', 'torch', 'transformers', 'tokenizers'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert done.returncode == 2
     assert not {"torch", "transformers", "tokenizers"} & set(done.stdout.split("'"))
     with pytest.raises(PromptError, match=message):
@@ -151,7 +151,7 @@ def test_wrong_languages_of_a_translator_need_no_tokenizer(tmp_path: Path) -> No
         "try:\n    main()\nfinally:\n"
         "    print({'torch', 'transformers', 'tokenizers'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stdout) == (2, "set()\n")
     assert "unknown target_language 'Klingon'" in done.stderr
     right = {"source_language": "German", "target_language": "fr"}

@@ -162,7 +162,7 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 def test_a_limit_of_images_as_other_engines_write_it() -> None:
     for limits, wanted in (
         ({"image": 2, "audio": 1}, 2), ({"audio": 1}, None), ({"video": 3}, 3),
-        ({"image": 2, "video": 2}, 2), ({"image": 2, "video": 0}, 2),
+        ({"image": 2, "video": 2}, 2), ({"image": 2, "video": 0}, 2), ({"image": 1, "audio": 0}, 1),
     ):  # fmt: skip
         config = resolve("x", {"limit_mm_per_prompt": limits})
         assert config.model.limit_images_per_prompt == wanted
