@@ -17,6 +17,9 @@ FEWEST_OUTPUTS = 64  # of a program of the kernel
 FEW_ROWS = 128  # up to which programs share sums: they would be too few otherwise
 SHARES, BLOCKS_OF_SHARE = (1, 2, 4, 8, 16), 4  # programs of one sum; the least blocks of each
 PROGRAMS = 2  # of each multiprocessor, at least
+THREE_STAGES = (
+    160 << 10
+)  # bytes of shared memory that the largest tiles take with three stages of loads
 
 
 class BlockedProduct(LinearMethod):
@@ -122,7 +125,13 @@ def tile_of(
         possible = [count for count in SHARES if count == 1 or count * BLOCKS_OF_SHARE <= blocks]
         enough = [count for count in possible if tiles * count >= PROGRAMS * _processors(device)]
         splits = min(enough, default=max(possible))
-    return height, width, splits, warps, 3
+    return height, width, splits, warps, 3 if _shared_bytes(device) >= THREE_STAGES else 2
+
+
+def _shared_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return THREE_STAGES
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
 def _processors(device: torch.device) -> int:
