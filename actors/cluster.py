@@ -48,7 +48,9 @@ class RayWorkers(Workers):
         self.info = attachment.info
         self.colocated = attachment.blueprint.placement.colocated
         self._started = None if started is None else dict(started)
-        self._blueprint = attachment.blueprint
+        self._starter: Starter | None = None
+        if self._started is not None:
+            self._starter = Starter(attachment.blueprint, self._started)
         self._starting: asyncio.Task[None] | None = None
         self._supervisor = SupervisorLink(supervisor, attachment)
         self._receiver: AsyncReceiver | None = None
@@ -68,9 +70,8 @@ class RayWorkers(Workers):
         receive = cast("Handle", self._receive)
         self._receiver.attach(loop, receive, self._note_failure)
         self._supervisor.attach(frontend, self._receiver.address)
-        if self._started is not None:
-            starter = Starter(self._blueprint, self._started)
-            self._starting = loop.create_task(starter.serve(self._supervisor.handle))
+        if self._starter is not None:
+            self._starting = loop.create_task(self._starter.serve(self._supervisor.handle))
             self._starting.add_done_callback(self._note_end_of_starts)
 
     def _receive(self, message: FrontendMessage) -> None:
@@ -178,7 +179,8 @@ class RayWorkers(Workers):
                 sender.send(Detach(self._frontend))
             sender.close()
         if self._starting is not None:
-            self._starting.cancel()
+            with suppress(RuntimeError):  # its loop is closed: the task runs no more
+                self._starting.get_loop().call_soon_threadsafe(self._starting.cancel)
         if self._receiver is not None:
             self._receiver.close()
             self._supervisor.detach()
@@ -193,7 +195,7 @@ class RayWorkers(Workers):
         if os.getpid() != self._pid:
             return  # a copy in a forked child: the workers belong to its parent
         if ray.is_initialized():  # a call after the program left Ray would start another one
-            self._leave() if self._started is None else self._end(self._started.values())
+            self._leave() if self._starter is None else self._end(self._starter)
         session.leave()
 
     def _leave(self) -> None:
@@ -201,10 +203,11 @@ class RayWorkers(Workers):
         with suppress(ray.exceptions.RayError):
             ray.get(self._supervisor.handle.detach.remote(self._frontend), timeout=END_SECONDS)
 
-    def _end(self, started: Iterable[Started]) -> None:
+    def _end(self, starter: Starter) -> None:
+        starter.close()
         try:
             ray.get(self._supervisor.handle.end.remote(CLOSED), timeout=END_SECONDS)
         except ray.exceptions.RayError:  # it is gone itself, and what it has started with it
-            for process in started:
+            for process in list(starter.started.values()):
                 process.kill()
         ray.kill(self._supervisor.handle, no_restart=True)

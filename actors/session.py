@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from antiphon.actors.ray_address import check_reachable, check_same_cluster, use_saved_token
+from antiphon.actors.ray_processes import RayProcesses, kill
 from antiphon.config.errors import AntiphonError, ConfigurationError
 from antiphon.runtime.forks import REMEDY, refuse_in_fork
 from antiphon.runtime.threads import DaemonThreads
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 START_ATTEMPTS = 2  # of Ray, whose own limits are fixed and too short on a busy machine (15 s)
 EXIT_SECONDS = 3.0  # for Ray to shut down when the program ends
+MISMATCH = "Version mismatch"  # how Ray begins its refusal of another version of itself or Python
 SIGACTION_BYTES = 512  # over the size of C's struct sigaction (152 or fewer)
 
 
@@ -39,7 +41,7 @@ class RaySession:
         self._engines, self._started_here = 0, False
         self._thread = DaemonThreads(1, "antiphon-ray")
         self._connecting: Future[None] | None = None
-        self._others: set[int] = set()  # processes that the program had started before
+        self._ray = RayProcesses()
         self._pid = os.getpid()
         self._ending = False
 
@@ -60,7 +62,7 @@ class RaySession:
                 if self._connecting is None:
                     os.register_at_fork(after_in_child=_leave_to_parent)
                 atexit.register(self._exit)
-                self._others = {child.pid for child in psutil.Process().children()}
+                self._ray = RayProcesses()
                 self._connecting = self._thread.submit(self._connect, address)
                 self._connecting.result()
                 self._started_here = True
@@ -81,14 +83,10 @@ class RaySession:
             except AntiphonError:
                 raise
             except Exception as error:  # Ray has no type for a process of its own that is late
-                _kill(self._processes())
+                self._ray.clear()
                 if not attempts_left or self._ending:
-                    raise ConfigurationError(
-                        f"Ray did not start here: {error} Its logs are in /tmp/ray/session_latest/"
-                        "logs. On a busy machine, try again later, join a running cluster "
-                        "(`ray start --head`), or do without Ray (ray=False, --no-ray)"
-                    ) from error
-                logger.warning("Ray did not start (%s); trying once more", error)
+                    raise ConfigurationError(_failure(address, error)) from error
+                logger.warning("Ray did not start or answer (%s); trying once more", error)
 
     def end(self) -> None:
         """For a program that ends: Ray is not started any more."""
@@ -109,12 +107,12 @@ class RaySession:
             return
         self.end()
         _forbid_start()
-        processes, left = self._processes(), False
+        processes, left = self._ray.running(), False
         if self._connecting.done():
             with contextlib.suppress(TimeoutError):  # another disconnect may be in progress
                 self._thread.submit(self._disconnect).result(EXIT_SECONDS)
                 left = True
-        _kill(processes)
+        kill(processes)
         _forget_exit()
         if not left:  # Ray's threads still run
             _skip_destructors()
@@ -123,19 +121,9 @@ class RaySession:
         """Ends a Ray that was started here, with all its processes; leaves one that was joined."""
         import ray
 
-        processes = self._processes()
+        processes = self._ray.running()
         ray.shutdown()
-        _kill(processes)  # the agents of a Ray that has just started would stay
-
-    def _processes(self) -> list[psutil.Process]:
-        """The processes of a Ray that was started here."""
-        processes: list[psutil.Process] = []
-        for child in psutil.Process().children():
-            with contextlib.suppress(psutil.Error):  # if it ends at this moment
-                is_ray = any("/ray/" in word for word in child.cmdline())
-                if child.pid not in self._others and is_ray:
-                    processes += [child, *child.children(recursive=True)]
-        return processes
+        kill(processes)  # the agents of a Ray that has just started would stay
 
 
 session = RaySession()
@@ -145,13 +133,7 @@ def abandon() -> None:
     """Kills every process that this one has started, with Ray and its workers, at once and without
     notice. For a program that is about to end itself."""
     session.end()
-    _kill(psutil.Process().children(recursive=True))
-
-
-def _kill(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+    kill(psutil.Process().children(recursive=True))
 
 
 def _inherited() -> bool:
@@ -200,14 +182,30 @@ def _skip_destructors() -> None:
         libc.on_exit(libc._exit, None)
 
 
+def _named(address: str | None) -> str | None:
+    """The cluster that is asked for; None for the running one, or one to start on this machine."""
+    named = address or os.environ.get("RAY_ADDRESS")
+    return None if named in (None, "", "local") else named
+
+
+def _failure(address: str | None, error: Exception) -> str:
+    if (named := _named(address)) is not None:
+        return (
+            f"cannot join the Ray cluster at {named}: {error} If its machine or this one is busy, "
+            "try again later; else `ray status` tells how it is"
+        )
+    return (
+        f"Ray did not start here: {error} Its logs are in /tmp/ray/session_latest/logs. On a busy "
+        "machine, try again later, join a running cluster (`ray start --head`), or do without Ray "
+        "(ray=False, --no-ray)"
+    )
+
+
 def _connect(address: str | None) -> None:
     """Joins the cluster at `address` or the running one, or starts one on this machine."""
-    import ray
-
     # Otherwise Ray warns of a coming change in how it hides GPUs from workers that asked for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    named = address or os.environ.get("RAY_ADDRESS")
-    if named in (None, "", "local"):
+    if (named := _named(address)) is None:
         logger.info("starting Ray, unless it runs already")
         local: dict[str, Any] = {"include_dashboard": False}
     else:
@@ -216,16 +214,25 @@ def _connect(address: str | None) -> None:
         logger.info("joining the Ray cluster at %s", named)
         local = {}
     try:
-        with _own_handler_of(signal.SIGTERM):
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
-    except ValueError:  # it found a running cluster, for which local options are refused
-        with _own_handler_of(signal.SIGTERM):
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            _init(address, **local)
+        except ValueError:  # it found a running cluster, for which local options are refused
+            _init(address)
     except ConnectionError as error:
+        where = "on this machine" if named is None else f"at {named}"
         hint = "if it uses token authentication, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
-        raise ConfigurationError(f"no Ray cluster at {named}: {error}; {hint}") from None
-    except RuntimeError as error:  # the cluster has other versions of Ray or Python
+        raise ConfigurationError(f"no Ray cluster {where}: {error}; {hint}") from None
+    except RuntimeError as error:  # of a late start, too
+        if not str(error).startswith(MISMATCH):
+            raise
         raise ConfigurationError(f"cannot join the running Ray cluster: {error}") from None
+
+
+def _init(address: str | None, **local: Any) -> None:
+    import ray
+
+    with _own_handler_of(signal.SIGTERM):
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
 
 
 @contextlib.contextmanager

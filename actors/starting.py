@@ -7,13 +7,15 @@ with its supervisor.
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayActorError
 
 from antiphon.actors.blueprint import Blueprint, Started
 from antiphon.actors.members import Start
 from antiphon.actors.processes import why_gone
+from antiphon.config.errors import describe
 from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
@@ -27,16 +29,16 @@ class StartOrders:
 
     def __init__(self) -> None:
         self._orders: asyncio.Queue[Start] = asyncio.Queue()
-        self._open: dict[Incarnation, asyncio.Future[Started]] = {}
+        self._open: dict[Incarnation, asyncio.Future[Started | None]] = {}
 
     async def _ordered(self, order: Start, seconds: float = ANSWER_SECONDS) -> Started | None:
-        """The processes of a new incarnation; None if nobody starts them in time."""
+        """The processes of a new incarnation; None if nobody starts them in time, or can."""
         answer = self._open[order.incarnation] = asyncio.get_running_loop().create_future()
         self._orders.put_nowait(order)
         try:
-            return await asyncio.wait_for(answer, seconds)
-        except TimeoutError:
-            return None
+            # Not `wait_for`: it drops an answer that comes in the moment of the timeout.
+            await asyncio.wait([answer], timeout=seconds)
+            return answer.result() if answer.done() else None
         finally:
             del self._open[order.incarnation]
 
@@ -47,8 +49,9 @@ class StartOrders:
             if order.incarnation in self._open:  # it is waited for still
                 return order
 
-    async def take_started(self, incarnation: Incarnation, started: Started) -> bool:
-        """False if it comes too late: nobody needs it any more."""
+    async def take_started(self, incarnation: Incarnation, started: Started | None) -> bool:
+        """`started`: None if it could not be. False if it comes too late: nobody needs it any
+        more."""
         answer = self._open.get(incarnation)
         if answer is None or answer.done():
             return False
@@ -62,26 +65,64 @@ class Starter:
 
     def __init__(self, blueprint: Blueprint, started: dict[Incarnation, Started]) -> None:
         self._blueprint, self.started = blueprint, started
+        self._lock, self._closed = threading.Lock(), False  # the lock: held during a start
+        self._untaken: Started | None = None  # the supervisor does not have it yet
 
     async def serve(self, supervisor: Any) -> None:
-        """Until it is cancelled. `supervisor`: its actor, which may be started again."""
-        while True:
+        """Until it is cancelled, or Ray will not start the supervisor again. `supervisor`: its
+        actor."""
+        while not self._closed:
             try:
                 await self._answer(await supervisor.next_start.remote(), supervisor)
-            except RayError as error:
+            except ActorDiedError:
+                return
+            except RayActorError as error:
                 logger.debug("no start for a supervisor that is away: %s", why_gone(error))
                 await asyncio.sleep(AGAIN_SECONDS)
 
+    def close(self) -> None:
+        """Starts nothing more, waits for a start that is under way, and ends what it has started.
+        From any thread, before this process leaves Ray: a call behind that would start another."""
+        with self._lock:
+            self._closed = True
+        self._end_untaken()
+
     async def _answer(self, order: Start, supervisor: Any) -> None:
         incarnation = order.incarnation
-        started = await asyncio.to_thread(self._blueprint.start, incarnation, order.role)
-        for earlier in [one for one in self.started if one.name == incarnation.name]:
-            del self.started[earlier]
-        self.started[incarnation] = started
-        is_taken = False
+        started = None
+        try:
+            started = await asyncio.to_thread(self._start, order)
+        except Exception as error:  # the supervisor tries next, and says what it meets
+            logger.warning("%s could not be started here: %s", incarnation, describe(error))
+        if self._closed:
+            return
+        if started is not None:
+            for earlier in [one for one in self.started if one.name == incarnation.name]:
+                del self.started[earlier]
+            self.started[incarnation] = started
         try:
             is_taken = await supervisor.take_started.remote(incarnation, started)
-        finally:
-            if not is_taken:
-                self.started.pop(incarnation, None)
-                started.kill()
+        except Exception:  # a cancellation is none: `close` follows
+            self._drop(incarnation)
+            raise
+        if is_taken:
+            self._untaken = None
+        else:
+            self._drop(incarnation)
+
+    def _start(self, order: Start) -> Started | None:
+        """In a thread that goes on when its caller is cancelled. None once this is closed."""
+        with self._lock:
+            if not self._closed:
+                self._untaken = self._blueprint.start(order.incarnation, order.role)
+            return self._untaken
+
+    def _drop(self, incarnation: Incarnation) -> None:
+        self.started.pop(incarnation, None)
+        self._end_untaken()
+
+    def _end_untaken(self) -> None:
+        with self._lock:
+            untaken, self._untaken = self._untaken, None
+        if untaken is not None:
+            untaken.kill()

@@ -228,13 +228,15 @@ class EngineLife:
             self.requests.dispatcher.workers = None
             if self._dropped is not None:
                 self._dropped.detach()
-            self._die("the engine was closed")
             try:
+                self._die("the engine was closed")
                 await self._end_tasks()
             finally:  # even if the loop ends meanwhile, and cancels this call
-                workers.detach()
-                self.preparation.stop()
-                self._closing = _in_own_thread(workers.close)
+                try:
+                    workers.detach()
+                finally:
+                    self._closing = _in_own_thread(workers.close)
+                    self.preparation.stop()
         # Several callers may wait, in different loops, or stop waiting.
         while self._closing is not None and not self._closing.done():
             await asyncio.sleep(CLOSING_CHECK_SECONDS)
@@ -282,8 +284,10 @@ def _close_dropped(workers: Workers, preparation: Preparation, pid: int) -> None
 
 
 def _end(workers: Workers) -> None:
-    workers.detach()
-    workers.close()
+    try:
+        workers.detach()
+    finally:
+        workers.close()
 
 
 def _close_if_started(starting: Future[Workers]) -> None:

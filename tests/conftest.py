@@ -39,6 +39,8 @@ from tiny_decoders import DECODERS, make_decoder
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from antiphon.actors.ray_processes import RayProcesses
+
 logging.disable_progress_bar()
 logging.set_verbosity_error()
 
@@ -113,6 +115,7 @@ def folder_of(
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
+    processes = RayProcesses()
     for attempts_left in (1, 0):
         try:
             ray.init(
@@ -120,6 +123,7 @@ def ray_cluster() -> Iterator[None]:
             )
             break
         except Exception:  # on a busy machine a process of Ray's may come too late for it
+            processes.clear()
             if not attempts_left:
                 raise
     yield
