@@ -146,7 +146,7 @@ class FairQueue:
         self._aging_seconds, self._clock = aging_seconds, clock
         self._levels: dict[int, _Level] = {}  # those that are not empty
         self._level_of: dict[int, int] = {}  # priority by order of arrival
-        self._set_aside: set[int] = set()  # orders of arrival
+        self._set_aside: dict[int, _Level] = {}  # by order of arrival
 
     def __len__(self) -> int:
         return len(self._level_of)
@@ -173,40 +173,31 @@ class FairQueue:
         """Removes `request`, whose turn it is and which cannot get on yet: `take` or `discard` it
         later. Its caller pays. Returns since when its level has waited (seconds), which waits on.
         """
-        level = self._level(request)
-        assert level is not None
-        self._set_aside.add(request.order)
+        level = self._levels[request.priority]
         level.remove(request, pays=True)
         self._forget(request, level)
+        self._set_aside[request.order] = level
         return level.since
 
     def take(self, request: Request) -> None:
         """Removes `request`, which gets on: its caller pays for it, unless it has."""
-        level = self._level(request)
-        if request.order in self._set_aside:
-            self._set_aside.remove(request.order)
-            if level is not None:
-                level.get_on(request)
-                level.since = self._clock()
-            return
-        assert level is not None
-        level.take(request)
+        level = self._set_aside.pop(request.order, None)
+        if level is not None:
+            level.get_on(request)
+        else:
+            level = self._levels[request.priority]
+            level.take(request)
+            self._forget(request, level)
         level.since = self._clock()
-        self._forget(request, level)
 
     def discard(self, request: Request) -> None:
         """Removes `request` if it is here."""
-        if request not in self:
-            return
-        level = self._level(request)
-        if request.order in self._set_aside:
-            self._set_aside.remove(request.order)
-            if level is not None:
-                level.pay_back(request)
-            return
-        assert level is not None
-        level.remove(request, pays=False)
-        self._forget(request, level)
+        if (level := self._set_aside.pop(request.order, None)) is not None:
+            level.pay_back(request)
+        elif request.order in self._level_of:
+            level = self._levels[request.priority]
+            level.remove(request, pays=False)
+            self._forget(request, level)
 
     def _first_level(self) -> int:
         if len(self._levels) == 1:
@@ -220,9 +211,6 @@ class FairQueue:
         if math.isinf(self._aging_seconds):
             return float(priority), priority
         return self._levels[priority].since + priority * self._aging_seconds, priority
-
-    def _level(self, request: Request) -> _Level | None:
-        return self._levels.get(request.priority)
 
     def _forget(self, request: Request, level: _Level) -> None:
         """`request` is no longer in `level`."""

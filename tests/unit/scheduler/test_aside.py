@@ -8,6 +8,7 @@ from simulated_decoder import END, PAGE, SimulatedDecoder, make_request, start
 from antiphon.config.decoding_rules import BeamRules, DecodingRules
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.aside import MOST
+from antiphon.scheduler.fair_queue import FairQueue
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.request import Request, RequestState
 from antiphon.scheduler.scheduler import Scheduler
@@ -231,3 +232,26 @@ def test_searches_of_one_caller_do_not_come_before_a_request_of_another() -> Non
     line.step()
     assert line.order == [0, 99]
     line.run()
+
+
+def test_a_search_that_waits_for_its_input_again_pays_no_second_time() -> None:
+    """It leaves the place aside, and its caller has what it paid."""
+    queue = FairQueue(10.0, Clock())
+    one, *others = requests = [search(0, caller=1), *(plain(n, caller=2) for n in range(1, 5))]
+    for order, request in enumerate(requests):
+        request.order = order
+        queue.push(request)
+    for _ in range(2):
+        assert queue.first() is one
+        queue.set_aside(one)
+        assert one in queue
+        assert queue.first() is others[0]
+        queue.discard(one)
+        assert one not in queue
+        queue.push(one)
+    queue.set_aside(one)
+    queue.take(one)
+    for request in others:
+        queue.take(request)
+    assert not len(queue)
+    assert one not in queue
