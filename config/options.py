@@ -37,7 +37,7 @@ class ModelOptions:
     generation_config: Literal["auto", "none"] = option(
         "auto",
         "none: what the checkpoint's generation config says of beams, sampling, penalties, lengths "
-        "and forced tokens is no default",
+        "and a forced first or last token is no default; what a family has of its own still holds",
     )
     enforce_eager: bool = option(False, "on a GPU: no CUDA graphs")
     max_model_len: int | None = option(

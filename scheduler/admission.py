@@ -32,7 +32,7 @@ class AdmissionControl:
         fair_size = batch.fair_size(lane, self.intake.num_ready)
         while request is not None and batch.lane_sizes[lane] < fair_size:
             may_pass = self.intake.aside.lets_pass(request)
-            if not (may_pass or request in self.intake.aside):
+            if not (may_pass or request.num_slots > 1):
                 break
             if may_pass and batch.num_free >= request.num_slots:
                 prefix = self.residency.prefixes.find(request)

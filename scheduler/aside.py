@@ -3,11 +3,13 @@
 A search needs all its slots at once. If nothing else began until so many are free, one that needs
 a whole step's would leave most of them empty for as long as the last running sequence takes. So it
 steps aside, and requests behind it go on: as many sequences as it has itself. Then the line is
-held, and slots gather for the search: at most twice as many sequences as it
-has must end before it begins.
+held, and slots gather for the search. So does one that has the slots but may not go before another
+that stepped aside.
 
-Requests that are more urgent go before it in any case. As in `FairQueue`, one that waits rises by
-one number of priority every `aging_seconds`.
+Some go before it and do not count: searches that stepped aside earlier, requests that were
+preempted (they have been in the batch; such a search is the first aside), and those that are more
+urgent. As in `FairQueue`, it rises by one number of priority every `aging_seconds`; so long as it
+has not risen to them, urgent ones pass without end.
 """
 
 from collections.abc import Callable
@@ -21,12 +23,12 @@ MOST = 8  # that step aside at once; behind so many, the line is held
 @dataclass
 class _Search:
     request: Request
-    since: float  # seconds
+    since: float  # seconds: when it began to rise
     left: int  # sequences that may still begin before it
 
 
 class Aside:
-    """In order of arrival here, in which they go on."""
+    """In the order in which they go on: of arrival here, but preempted ones first."""
 
     def __init__(self, aging_seconds: float, clock: Callable[[], float]) -> None:
         self._aging_seconds, self._clock = aging_seconds, clock
@@ -46,8 +48,12 @@ class Aside:
     def is_full(self) -> bool:
         return len(self._searches) >= MOST
 
-    def put(self, request: Request) -> None:
-        self._searches[request.order] = _Search(request, self._clock(), request.num_slots)
+    def put(self, request: Request, since: float) -> None:
+        """`since`: seconds; it rises from then on."""
+        search = _Search(request, since, request.num_slots)
+        searches = [*self._searches.values(), search]
+        searches.sort(key=lambda one: not one.request.metrics.preemptions)
+        self._searches = {one.request.order: one for one in searches}
 
     def discard(self, request: Request) -> None:
         self._searches.pop(request.order, None)
@@ -65,6 +71,8 @@ class Aside:
     def _overtaken(self, request: Request) -> list[_Search]:
         """Those that came before `request`, but for less urgent ones."""
         overtaken: list[_Search] = []
+        if request.metrics.preemptions:
+            return overtaken
         for search in self._searches.values():
             if search.request is request:
                 break

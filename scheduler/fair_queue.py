@@ -16,6 +16,10 @@ that is ahead. So a short request waits behind one request of each other caller,
 behind hours of a recording; and who waits with much gets on even where new callers come
 without end. The requests of one caller keep their order.
 
+**Set aside.** A request whose turn it is, and which cannot get on yet, may be set aside.
+Its caller pays at once, so that it is another's turn. It counts as taken when it gets on;
+if it never does, its caller is paid back.
+
 Every operation costs O(log n) for n waiting requests, and O(number of levels).
 """
 
@@ -75,21 +79,44 @@ class _Level:
                 return request
             heapq.heappop(self._turns)
 
-    def remove(self, request: Request, is_taken: bool) -> None:
+    def take(self, request: Request) -> None:
+        """Removes `request`, which gets on."""
+        start = self._callers[caller_key(request)].clock
+        self._clock = max(self._clock + request.cost / len(self._callers), start)
+        self.remove(request, pays=True)
+        self._forget_passed()
+
+    def get_on(self, request: Request) -> None:
+        """`request`, which was removed and paid for, gets on."""
+        self._clock += request.cost / max(len(self._callers), 1)
+        self._forget_passed()
+
+    def pay_back(self, request: Request) -> None:
+        """What its caller paid for `request`, as far as that is still ahead of the level."""
+        key = caller_key(request)
+        caller = self._callers.get(key)
+        if caller is None:
+            if key in self._ahead:
+                self._set_ahead(key, self._ahead.pop(key) - request.cost)
+        elif caller.clock > self._clock:
+            caller.clock = max(self._clock, caller.clock - request.cost)
+            first = caller.requests.first()
+            assert first is not None
+            self._set_turn(key, caller, first.order)
+
+    def remove(self, request: Request, pays: bool) -> None:
         key = caller_key(request)
         caller = self._callers[key]
         caller.requests.discard((request.order,))
         self.count -= 1
-        if is_taken:
+        if pays:
             self._takes += 1
-            cost = request.cost
-            self._clock = max(self._clock + cost / len(self._callers), caller.clock)
-            caller.clock += cost
+            caller.clock += request.cost
             caller.taken = self._takes
-            self._forget_passed()
         if not len(caller.requests):
-            self._leave(key, caller)
-        elif is_taken:
+            del self._callers[key]
+            self._set_ahead(key, caller.clock)
+        elif pays:
             self._set_turn(key, caller, request.order)
         if len(self._turns) > 2 * len(self._callers) + 16:
             self._turns = [(caller.turn, key) for key, caller in self._callers.items()]
@@ -99,11 +126,10 @@ class _Level:
         caller.turn = (caller.clock, caller.taken, order)
         heapq.heappush(self._turns, (caller.turn, key))
 
-    def _leave(self, key: CallerKey, caller: _Caller) -> None:
-        del self._callers[key]
-        if caller.clock > self._clock:
-            self._ahead[key] = caller.clock
-            heapq.heappush(self._returns, (caller.clock, key))
+    def _set_ahead(self, key: CallerKey, clock: float) -> None:
+        if clock > self._clock:
+            self._ahead[key] = clock
+            heapq.heappush(self._returns, (clock, key))
 
     def _forget_passed(self) -> None:
         """Callers that left, and would now start with all others."""
@@ -120,12 +146,14 @@ class FairQueue:
         self._aging_seconds, self._clock = aging_seconds, clock
         self._levels: dict[int, _Level] = {}  # those that are not empty
         self._level_of: dict[int, int] = {}  # priority by order of arrival
+        self._set_aside: dict[int, _Level] = {}  # by order of arrival
 
     def __len__(self) -> int:
         return len(self._level_of)
 
     def __contains__(self, request: Request) -> bool:
-        return request.order in self._level_of
+        """Whether it waits here, in the queue or set aside."""
+        return request.order in self._level_of or request.order in self._set_aside
 
     def push(self, request: Request) -> None:
         """Adds `request`, which is not in the queue."""
@@ -141,14 +169,35 @@ class FairQueue:
             return None
         return self._levels[self._first_level()].first()
 
+    def set_aside(self, request: Request) -> float:
+        """Removes `request`, whose turn it is and which cannot get on yet: `take` or `discard` it
+        later. Its caller pays. Returns since when its level has waited (seconds), which waits on.
+        """
+        level = self._levels[request.priority]
+        level.remove(request, pays=True)
+        self._forget(request, level)
+        self._set_aside[request.order] = level
+        return level.since
+
     def take(self, request: Request) -> None:
-        """Removes `request`, which gets on: its caller pays for it."""
-        self._remove(request, is_taken=True)
+        """Removes `request`, which gets on: its caller pays for it, unless it has."""
+        level = self._set_aside.pop(request.order, None)
+        if level is not None:
+            level.get_on(request)
+        else:
+            level = self._levels[request.priority]
+            level.take(request)
+            self._forget(request, level)
+        level.since = self._clock()
 
     def discard(self, request: Request) -> None:
-        """Removes `request` if it is in the queue."""
-        if request in self:
-            self._remove(request, is_taken=False)
+        """Removes `request` if it is here."""
+        if (level := self._set_aside.pop(request.order, None)) is not None:
+            level.pay_back(request)
+        elif request.order in self._level_of:
+            level = self._levels[request.priority]
+            level.remove(request, pays=False)
+            self._forget(request, level)
 
     def _first_level(self) -> int:
         if len(self._levels) == 1:
@@ -163,14 +212,11 @@ class FairQueue:
             return float(priority), priority
         return self._levels[priority].since + priority * self._aging_seconds, priority
 
-    def _remove(self, request: Request, is_taken: bool) -> None:
-        priority = self._level_of.pop(request.order)
-        level = self._levels[priority]
-        level.remove(request, is_taken)
-        if is_taken:
-            level.since = self._clock()
+    def _forget(self, request: Request, level: _Level) -> None:
+        """`request` is no longer in `level`."""
+        del self._level_of[request.order]
         if not level.count:
-            del self._levels[priority]
+            del self._levels[request.priority]
 
 
 def caller_key(request: Request) -> CallerKey:

@@ -5,6 +5,7 @@ a slot of the batch (READY). Those that were preempted come before all others: t
 been in the batch. A beam search that lacks slots steps aside (`aside.py`).
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -69,28 +70,32 @@ class Intake:
         """Ready requests in the order in which they may run. Each but the last that is asked for
         must be taken, or be `aside`. Those whose cross KV, or beginning with hidden states in it,
         was evicted go back to WAITING."""
-        for search in self.aside.requests:
-            if self._has_inputs(search):
-                yield search
-            else:
-                self.aside.discard(search)
-                self._wait_again(search)
-        while (request := self._first()) is not None:
-            if self._has_inputs(request):
+        while (request := self._preempted.first()) is not None:
+            if self._may_run(request):
                 yield request
-            else:
-                self._preempted.discard(request.sort_key)
-                self._ready.discard(request)
-                self._wait_again(request)
+        for search in self.aside.requests:
+            if self._may_run(search):
+                yield search
+        while (request := self._ready.first()) is not None:
+            if self._may_run(request):
+                yield request
 
-    def _first(self) -> Request | None:
-        request = self._preempted.first()
-        return self._ready.first() if request is None else request
+    def _may_run(self, request: Request) -> bool:
+        """False if `request`, which is ready, went back to WAITING."""
+        if self._has_inputs(request):
+            return True
+        self._preempted.discard(request.sort_key)
+        self._ready.discard(request)
+        self.aside.discard(request)
+        self._wait_again(request)
+        return False
 
     def take(self, request: Request) -> None:
         """`request`, one of the `candidates`, gets a slot. Hidden states that stand where its
         self KV is cached by now it needs no longer."""
-        self._leave_line(request)
+        self._preempted.discard(request.sort_key)
+        if request in self._ready:
+            self._ready.take(request)
         self.aside.pass_by(request)
         self._run(request)
         uncached = self._uncached(request)
@@ -100,19 +105,19 @@ class Intake:
                 self.encodes.let_go(request, key)
 
     def step_aside(self, request: Request) -> bool:
-        """`request`, one of the `candidates`, lacks slots. False if no other may go before it."""
+        """`request`, a search among the `candidates`, lacks slots or may not pass others aside.
+        False if no other may go before it."""
         if request in self.aside:
             return True
         if self.aside.is_full:
             return False
-        self._leave_line(request)
-        self.aside.put(request)
-        return True
-
-    def _leave_line(self, request: Request) -> None:
-        self._preempted.discard(request.sort_key)
         if request in self._ready:
-            self._ready.take(request)
+            since = self._ready.set_aside(request)
+        else:
+            self._preempted.discard(request.sort_key)
+            since = -math.inf  # nobody is more urgent
+        self.aside.put(request, since)
+        return True
 
     def consume(self, request: Request, write: CrossWrite) -> None:
         """A step makes `write` of hidden states that `request` waited for."""
