@@ -17,9 +17,7 @@ FEWEST_OUTPUTS = 64  # of a program of the kernel
 FEW_ROWS = 128  # up to which programs share sums: they would be too few otherwise
 SHARES, BLOCKS_OF_SHARE = (1, 2, 4, 8, 16), 4  # programs of one sum; the least blocks of each
 PROGRAMS = 2  # of each multiprocessor, at least
-THREE_STAGES = (
-    160 << 10
-)  # bytes of shared memory that the largest tiles take with three stages of loads
+THREE_STAGES = 160 << 10  # bytes of shared memory from which the largest tiles have three stages
 
 
 class BlockedProduct(LinearMethod):
@@ -131,7 +129,7 @@ def tile_of(
 def _shared_bytes(device: torch.device) -> int:
     if device.type != "cuda":
         return THREE_STAGES
-    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    return torch.cuda.get_device_properties(device).shared_memory_per_multiprocessor
 
 
 def _processors(device: torch.device) -> int:
