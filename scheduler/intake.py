@@ -84,9 +84,7 @@ class Intake:
         """False if `request`, which is ready, went back to WAITING."""
         if self._has_inputs(request):
             return True
-        self._preempted.discard(request.sort_key)
-        self._ready.discard(request)
-        self.aside.discard(request)
+        self._leave_line(request)
         self._wait_again(request)
         return False
 
@@ -141,9 +139,7 @@ class Intake:
     def leave(self, request: Request) -> None:
         """`request` has ended, wherever it was."""
         self._waiting.discard(request)
-        self._ready.discard(request)
-        self._preempted.discard(request.sort_key)
-        self.aside.discard(request)
+        self._leave_line(request)
         self.trials.leave(request.id)
         self.encodes.leave(request)
 
@@ -158,6 +154,12 @@ class Intake:
             return False
         waiting = self._waiting.first()
         return waiting is None or not self.encodes.allows(self._uncached(waiting))
+
+    def _leave_line(self, request: Request) -> None:
+        """`request` is no longer ready, if it was."""
+        self._preempted.discard(request.sort_key)
+        self._ready.discard(request)
+        self.aside.discard(request)
 
     def _wait_again(self, request: Request) -> None:
         """Hidden states of `request` must be asked for once more. It lets go of those that it has,
