@@ -261,8 +261,10 @@ class SummedOverRanks(LinearMethod):
 
     def add_to(self, layer: Linear, residual: Residual, x: LinearInput) -> Residual:
         term = self.own.product(layer, x)
-        is_left = self.group.shared_rows(term) is not None
-        return residual.plus(RankTerm(term, self.group) if is_left else self.group.all_reduce(term))
+        shared = self.group.shared_rows(term)
+        if shared is None:
+            return residual.plus(self.group.all_reduce(term))
+        return residual.plus(RankTerm(term, self.group, shared))
 
     def quantize_input(self, x: torch.Tensor) -> torch.Tensor | QuantizedRows:
         return self.own.quantize_input(x)

@@ -136,10 +136,8 @@ class FusedNorm(NormMethod):
         is float8 then, with `quantize`."""
         from antiphon.kernels.summed_norm import summed_norm
 
-        shared = pending.group.shared_rows(pending.term)
-        assert shared is not None
         return summed_norm(
-            x, pending.term, norm.weight, norm.bias, norm.eps, shared, quantize=quantize
+            x, pending.term, norm.weight, norm.bias, norm.eps, pending.shared, quantize=quantize
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from antiphon.kernels.shared_rows import SharedRows
 from antiphon.runtime.groups import Group
 
 
@@ -28,10 +29,11 @@ class SplitK:
 @dataclass(frozen=True)
 class RankTerm:
     """This rank's term [tokens, hidden] of a linear layer's output. The norm that reads the stream
-    next sums the terms of the ranks of `group`, which has `shared_rows` for it."""
+    next sums the terms of the ranks of `group`, through the memory `shared`."""
 
     term: torch.Tensor
     group: Group
+    shared: SharedRows
 
     def total(self, dtype: torch.dtype) -> torch.Tensor:
         """The output [tokens, hidden]."""
