@@ -27,8 +27,7 @@ class BlockedWeight:
     @staticmethod
     def suits(weight: QuantizedWeight) -> bool:
         """Whether blocks fit into the groups of `weight`."""
-        has_whole_zeros = weight.zeros is None or not weight.zeros.is_floating_point()
-        return weight.codebook is None and has_whole_zeros and _block(weight) > 0
+        return weight.codebook is None and weight.has_whole_zeros and _block(weight) > 0
 
     @classmethod
     def of(cls, weight: QuantizedWeight) -> "BlockedWeight":

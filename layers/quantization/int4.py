@@ -21,13 +21,12 @@ INNER_TILES, INPUTS_OF_TILE = 8, 16  # of a GPU's layout
 
 def _has_groups(weight: QuantizedWeight) -> bool:
     """Integers of four bits, in groups of a size that the operators have."""
-    has_whole_zeros = weight.zeros is None or not weight.zeros.is_floating_point()
     return (
         weight.has_four_bits
         and weight.codebook is None
         and weight.inputs is None
         and _group_size(weight) in GROUPS
-        and (weight.group_of is None or has_whole_zeros)
+        and (weight.group_of is None or weight.has_whole_zeros)
         and (weight.group_of is not None or weight.shape[1] % _group_size(weight) == 0)
     )
 

@@ -25,8 +25,8 @@ def in_order(weight: QuantizedWeight, block: int) -> tuple[QuantizedWeight, torc
     changed = replace(
         weight,
         values=codes,
-        scales=_by_block(weight.scales, group_of_block),
-        zeros=None if weight.zeros is None else _by_block(weight.zeros, group_of_block),
+        scales=_of_groups(weight.scales, group_of_block),
+        zeros=None if weight.zeros is None else _of_groups(weight.zeros, group_of_block),
         group_size=block,
         group_of=None,
     )
@@ -54,7 +54,7 @@ def _rearranged(
     `groups` [places]: the group of each place."""
     placed = codes.view(torch.uint8)[:, order.clamp(min=0)]
     if bool((order < 0).any()):
-        placed = torch.where(order < 0, _by_place(_zero_codes(weight), groups), placed)
+        placed = torch.where(order < 0, _of_groups(_zero_codes(weight), groups), placed)
     return placed.view(codes.dtype)
 
 
@@ -66,13 +66,8 @@ def _zero_codes(weight: QuantizedWeight) -> torch.Tensor:
     return torch.full_like(weight.scales, zero, dtype=torch.uint8)
 
 
-def _by_place(by_group: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """[out, groups] -> [out, places]"""
-    return by_group if by_group.shape[1] == 1 else by_group[:, groups]
-
-
-def _by_block(by_group: torch.Tensor, group_of_block: torch.Tensor) -> torch.Tensor:
-    """[out, groups] -> [out, blocks]"""
+def _of_groups(by_group: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """[out, groups], or [out, 1] for all of them, at `groups` [n] -> [out, n]"""
     if by_group.shape[1] == 1:
-        return by_group.expand(-1, len(group_of_block))
-    return by_group[:, group_of_block]
+        return by_group.expand(-1, len(groups))
+    return by_group[:, groups]

@@ -52,6 +52,11 @@ class QuantizedWeight:
         return torch.Size((rows, columns * 2 if self.has_four_bits else columns))
 
     @property
+    def has_whole_zeros(self) -> bool:
+        """Whether the numbers less their zeros are whole; float8 numbers aside."""
+        return self.zeros is None or not self.zeros.is_floating_point()
+
+    @property
     def one_scale_per_output(self) -> bool:
         return self.scales.shape[1] == 1
 
