@@ -114,7 +114,7 @@ def test_a_frontend_that_is_silent_is_dropped(shared: Engine) -> None:
     """As one whose process was killed; this one still hears why."""
     with Engine.attach("shared") as second:
         assert second.workers is not None
-        second.workers._pulse.closing.set()
+        second.workers._supervisor.detach()
         began = time.monotonic()
         with pytest.raises(EngineDeadError, match=r"frontend-\w+ was silent for 30 s"):
             keep_asking(second)
