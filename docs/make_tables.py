@@ -14,8 +14,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from antiphon.attention.registry import BACKENDS, Row, Support
+from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import ORDER
+from antiphon.attention.support import Row, Support
 from antiphon.cli.sampling_meanings import SAMPLING_MEANINGS
 from antiphon.config.options import OPTIONS
 from antiphon.config.sampling import SamplingParams
