@@ -14,13 +14,15 @@ class AnyResolution:
     """`resolutions`: height and width in pixels of what an image may be resized to. `tile`: pixels
     of a tile's side, `side`: patches of it. `most_tiles`: as many patches as so many tiles have are
     kept of an image, of a larger grid by interpolation; None: all. `alone`: only an image that is
-    the only one of its prompt is cut into tiles."""
+    the only one of its prompt is cut into tiles. `frame_side`: rows that come out of a video's
+    frame have it as their side; 0: the model reads no videos."""
 
     resolutions: tuple[tuple[int, int], ...]
     tile: int
     side: int
     most_tiles: int | None = None
     alone: bool = False
+    frame_side: int = 0
 
     @property
     def most_rows(self) -> int:
@@ -33,6 +35,10 @@ class AnyResolution:
             patches = min(patches, kept)
         return self.side**2 + patches + down
 
+    def is_video(self, size: tuple[int, int]) -> bool:
+        """Whether tiles are frames: nobody asks for the size that those had."""
+        return self.frame_side > 0 and size == (0, 0)
+
     def mosaic(self, tiles: int, size: tuple[int, int]) -> "Mosaic | None":
         """Of an image of `size` (height and width in pixels) that was cut into `tiles`, with the
         whole image as the first one; None where there is no other.
@@ -42,7 +48,9 @@ class AnyResolution:
         return None if tiles == 1 else _mosaic(self, tiles, size)
 
     def rows(self, tiles: int, size: tuple[int, int]) -> int:
-        """How many rows come out, those that end lines included. Raises as `mosaic`."""
+        """How many rows come out, those that end lines or a video included. Raises as `mosaic`."""
+        if self.is_video(size):
+            return tiles * self.frame_side**2 + 1
         mosaic = self.mosaic(tiles, size)
         return self.side**2 + (1 if mosaic is None else mosaic.rows)
 

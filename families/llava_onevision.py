@@ -1,8 +1,11 @@
 """LLaVA-OneVision (Li et al. 2024): a picture that is alone is cut into tiles, whose patches by
-SigLIP stand line by line in the prompt of Qwen2; of several pictures, each is one tile."""
+SigLIP stand line by line in the prompt of Qwen2; of several pictures, each is one tile. So is each
+frame of a video, with a quarter of the patches."""
 
 import re
+from dataclasses import replace
 
+from antiphon.config.arithmetic import ceil_div
 from antiphon.config.errors import UnsupportedModelError
 from antiphon.families.family import Config
 from antiphon.families.image_halves import VitHalf
@@ -17,7 +20,9 @@ def _encoder(config: Config) -> VitHalf:
     rule = config.get("vision_aspect_ratio", "anyres_max_9")
     if (most := re.fullmatch(r"anyres_max_(\d+)", rule)) is None:
         raise UnsupportedModelError(f"vision_aspect_ratio={rule!r}: only anyres_max_N is supported")
-    return in_tiles(half, config, int(most[1]), alone=True)
+    half = in_tiles(half, config, int(most[1]), alone=True)
+    assert half.tiles is not None
+    return replace(half, tiles=replace(half.tiles, frame_side=ceil_div(half.tiles.side, 2)))
 
 
 FAMILY = vision_language("llava_onevision", "LlavaOnevisionForConditionalGeneration", _encoder)

@@ -12,7 +12,8 @@ from antiphon.families.image_halves import ImageShape
 
 class Mosaics(nn.Module):
     """The whole image's patches first, then those of its tiles as one grid, line by line, without
-    what padding fills. `newline` [features] ends each line, and an image that is one tile."""
+    what padding fills. `newline` [features] ends each line, and an image that is one tile; and a
+    video, of whose frames only the patches come out, shrunk to half their rows and columns."""
 
     def __init__(self, rule: AnyResolution, features: int) -> None:
         super().__init__()
@@ -25,10 +26,19 @@ class Mosaics(nn.Module):
         counts = [image.pixels[0] for image in images]
         rows: list[torch.Tensor] = []
         for own, image in zip(tiles.split(counts), images, strict=True):
+            if self.rule.is_video(image.size):
+                rows += [self._shrunk(own), self.newline[None]]
+                continue
             rows.append(own[0])
             mosaic = self.rule.mosaic(len(own), image.size)
             rows.append(self.newline[None] if mosaic is None else self._lines(own[1:], mosaic))
         return torch.cat(rows)
+
+    def _shrunk(self, frames: torch.Tensor) -> torch.Tensor:
+        """[frames, patches, features] -> [rows that come out, features]."""
+        side, size = self.rule.side, (self.rule.frame_side, self.rule.frame_side)
+        planes = frames.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        return F.interpolate(planes, size, mode="bilinear").permute(0, 2, 3, 1).flatten(0, 2)
 
     def _lines(self, tiles: torch.Tensor, mosaic: Mosaic) -> torch.Tensor:
         """[tiles, patches, features] -> [rows that come out, features]."""

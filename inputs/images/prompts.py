@@ -7,11 +7,12 @@ from typing import Any
 
 from antiphon.config.errors import CheckpointError, PromptError, VideoError
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.families.image_halves import ImageHalf, ImageShape, QwenVisionHalf
+from antiphon.families.image_halves import ImageHalf, ImageShape, QwenVisionHalf, VitHalf
 from antiphon.families.mllama_half import MllamaVisionHalf
 from antiphon.inputs.images import internvl
 from antiphon.inputs.images.forms import ImageInput
-from antiphon.inputs.images.limits import ImageLimits
+from antiphon.inputs.images.frame_processor import FrameProcessor
+from antiphon.inputs.images.limits import Fetching, ImageLimits
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.images.video_processor import VideoProcessor
@@ -40,7 +41,7 @@ class ImagePrompts:
     limit: int
     attended: bool  # the decoder attends to images
     first: str  # token that texts begin with whose tokenizer puts none there; empty: there is none
-    videos: VideoProcessor | None = None  # None: the model reads none
+    videos: VideoProcessor | FrameProcessor | None = None  # None: the model reads none
     video_id: int | None = None
     video_placeholder: str = ""
     most_positions: int = 0  # that tokens may have
@@ -66,12 +67,11 @@ class ImagePrompts:
             settings={"crop_to_patches": True} if is_internvl else {},
             processor=internvl.tiling_processor(model.raw),
         )
-        limit, video_id = limits.per_prompt or DEFAULT_LIMIT, model.raw.get("video_token_id")
+        limit = limits.per_prompt or DEFAULT_LIMIT
+        video_id = model.raw.get("video_token_id", model.raw.get("video_token_index"))
         videos = None
-        if isinstance(model.encoder, QwenVisionHalf) and video_id is not None:
-            vision = model.raw["vision_config"]
-            image_processor, fetching = processor.of_checkpoint, limits.fetching
-            videos = VideoProcessor.of(model.path, model.encoder, image_processor, vision, fetching)
+        if video_id is not None:
+            videos = _videos(model, processor.of_checkpoint, limits.fetching)
         return cls(
             processor, model.encoder, id_, str(tokenizer.convert_ids_to_tokens(id_)), wraps,
             model.decoder.position_axes > 1, min(limit, most) if attended else limit,
@@ -154,7 +154,8 @@ class ImagePrompts:
 
     def _check_reach(self, video: EncoderInput, position: int) -> None:
         """Raises VideoError for one whose last frame, far in time, is behind all positions."""
-        assert video.grid is not None
+        if video.grid is None:
+            return
         last = position + int((video.grid[0] - 1) * video.grid[3])
         if last >= self.most_positions:
             raise VideoError(
@@ -170,6 +171,19 @@ class ImagePrompts:
             shown = self.half.rows_shown(shape)
             return replace(made, position=None, token=position, shown=shown)
         return replace(made, grid=self.grid(shape))
+
+
+def _videos(
+    model: ModelConfig, image_processor: Any, fetching: Fetching
+) -> VideoProcessor | FrameProcessor | None:
+    """None for a model that reads no videos. Raises CheckpointError."""
+    half = model.encoder
+    if isinstance(half, QwenVisionHalf):
+        vision = model.raw["vision_config"]
+        return VideoProcessor.of(model.path, half, image_processor, vision, fetching)
+    if isinstance(half, VitHalf) and half.tiles is not None and half.tiles.frame_side:
+        return FrameProcessor.of(model.path, half, image_processor, fetching)
+    return None
 
 
 def taken_in_chats(prompts: ImagePrompts | None) -> tuple[str | None, bool]:

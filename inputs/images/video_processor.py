@@ -16,11 +16,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from antiphon.config.errors import CheckpointError, VideoError, describe
-from antiphon.families.image_halves import ImageShape, QwenVisionHalf
+from antiphon.families.image_halves import ImageHalf, ImageShape, QwenVisionHalf
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
 from antiphon.inputs.images.pixels import Pixels
-from antiphon.inputs.images.videos import FrameSampling, VideoInput, read_video
+from antiphon.inputs.images.videos import FrameSampling, Video, VideoInput, read_video
 from antiphon.inputs.prepared import EncoderInput
 
 # Where settings of videos stand, the first that is there; in the first one under a name.
@@ -52,7 +52,7 @@ class VideoProcessor(NamedTuple):
     ) -> Self:
         """`vision`: the encoder's part of config.json. Raises CheckpointError."""
         try:
-            settings = _settings(folder)
+            settings = settings_of(folder)
             size = dict(settings.get("size") or {})
             size = {
                 "shortest_edge": settings.get("min_pixels", size.get("shortest_edge")),
@@ -62,16 +62,9 @@ class VideoProcessor(NamedTuple):
                 "shortest_edge": int(size["shortest_edge"] or LEAST_PIXELS),
                 "longest_edge": int(size["longest_edge"] or MOST_PIXELS),
             }
-            given = {
-                "fps": settings.get("fps"), "count": settings.get("num_frames"),
-                "least": settings.get("min_frames"), "most": settings.get("max_frames"),
-            }  # fmt: skip
-            stated = {name: value for name, value in given.items() if value is not None}
-            sampling = replace(FrameSampling(group=half.frames), **stated)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{folder}: its settings for videos cannot be used: {describe(error)}"
-            ) from error
+            sampling = stated(settings, FrameSampling(group=half.frames))
+        except UNUSABLE as error:
+            raise unusable(folder, error) from error
         salt = f"{folder}|{size}|{image_processor.to_dict()}".encode()
         seconds = vision.get("tokens_per_second")
         return cls(half, image_processor, size, sampling, seconds, fetching, salt)
@@ -87,20 +80,14 @@ class VideoProcessor(NamedTuple):
             groups = self._grouped(values.reshape(len(video.frames), rows * columns, -1))
             shape = ImageShape((len(groups), rows, columns, groups.shape[-1]))
             count = self.half.rows(shape)
-        if count > self.half.max_positions:
-            raise VideoError(
-                f"{video.shown} becomes {count} tokens, over the encoder's "
-                f"{self.half.max_positions}: give fewer frames or smaller ones"
-            )
+        check_tokens(video, count, self.half)
         packed = Pixels(shape, groups.reshape(shape.pixels)).packed()
-        digest = hashlib.sha256(self.salt)
-        digest.update(packed.data)
         step = 1.0
         if self.tokens_per_second is not None:
             step = self.tokens_per_second * self.half.frames / video.fps
         merge = self.half.projector.merge
         grid = (len(groups), rows // merge, columns // merge, step)
-        return EncoderInput(digest.hexdigest()[:32], "image", count, packed, position, grid)
+        return EncoderInput(key(self.salt, packed), "image", count, packed, position, grid)
 
     def _grouped(self, frames: np.ndarray) -> np.ndarray:
         """Patches of single frames [frames, patches, features], in which each frame stands for all
@@ -114,7 +101,40 @@ class VideoProcessor(NamedTuple):
         return groups.reshape(len(groups), frames.shape[1], -1)
 
 
-def _settings(folder: Path) -> Mapping[str, Any]:
+UNUSABLE = (OSError, ValueError, TypeError, AttributeError)  # what broken settings raise
+
+
+def unusable(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{folder}: its settings for videos cannot be used: {describe(error)}")
+
+
+def stated(settings: Mapping[str, Any], sampling: FrameSampling) -> FrameSampling:
+    """`sampling` with what a checkpoint's settings say of it."""
+    given = {
+        "fps": settings.get("fps"), "count": settings.get("num_frames"),
+        "least": settings.get("min_frames"), "most": settings.get("max_frames"),
+    }  # fmt: skip
+    return replace(sampling, **{name: value for name, value in given.items() if value is not None})
+
+
+def check_tokens(video: Video, count: int, half: ImageHalf) -> None:
+    """Raises VideoError for a video of more tokens than the encoder takes."""
+    if count > half.max_positions:
+        raise VideoError(
+            f"{video.shown} becomes {count} tokens, over the encoder's {half.max_positions}: give "
+            "fewer frames or smaller ones"
+        )
+
+
+def key(salt: bytes, packed: np.ndarray) -> str:
+    """Of equal videos, by the same settings, the same one."""
+    digest = hashlib.sha256(salt)
+    digest.update(packed.data)
+    return digest.hexdigest()[:32]
+
+
+def settings_of(folder: Path) -> Mapping[str, Any]:
+    """Of the checkpoint, for videos. Raises what `UNUSABLE` names."""
     for name in FILES:
         if (folder / name).exists():
             settings: Mapping[str, Any] = json.loads((folder / name).read_text())

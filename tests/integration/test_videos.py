@@ -1,4 +1,5 @@
-"""Videos in the prompts of Qwen2-VL and Qwen2.5-VL against transformers, greedy in float32."""
+"""Videos in the prompts of Qwen2-VL, Qwen2.5-VL and LLaVA-OneVision against transformers, greedy
+in float32."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ Checkpoint = tuple[Path, PreTrainedModel]
 
 
 @pytest.fixture(
-    scope="module", params=["qwen2_5_vl", pytest.param("qwen2_vl", marks=pytest.mark.slow)]
+    scope="module",
+    params=["qwen2_5_vl", pytest.param("qwen2_vl", marks=pytest.mark.slow), "llava_onevision"],
 )
 def checkpoint(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -55,11 +57,13 @@ def answer(model: PreTrainedModel, prepared: Prepared, fps: list[float]) -> Any:
     """By transformers. `fps`: of the frames of each video."""
     ids = torch.tensor([prepared.prompt_token_ids])
     given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    given["mm_token_type_ids"] = (ids == IMAGE).int() + 2 * (ids == VIDEO).int()
     pixels: dict[int, list[Pixels]] = {IMAGE: [], VIDEO: []}
     for part in prepared.inputs:
         assert part.position is not None
         pixels[int(ids[0, part.position])].append(Pixels.unpacked(part.payload))
+    if model.config.model_type == "llava_onevision":
+        return continuation(model, OUTPUT, **given, **in_tiles(pixels[IMAGE], pixels[VIDEO]))
+    given["mm_token_type_ids"] = (ids == IMAGE).int() + 2 * (ids == VIDEO).int()
     names = {
         IMAGE: ("pixel_values", "image_grid_thw"),
         VIDEO: ("pixel_values_videos", "video_grid_thw"),
@@ -74,8 +78,23 @@ def answer(model: PreTrainedModel, prepared: Prepared, fps: list[float]) -> Any:
     return continuation(model, OUTPUT, **given)
 
 
-def prompts(folder: Path) -> list[tuple[dict[str, Any], list[float]]]:
-    """With the rates of the frames that are read."""
+def in_tiles(images: list[Pixels], videos: list[Pixels]) -> dict[str, Any]:
+    """What LLaVA-OneVision is given of images in tiles and of videos in frames. transformers takes
+    videos of equally many frames alone in one call."""
+    given: dict[str, Any] = {}
+    if images:
+        tiles = [torch.from_numpy(image.values.copy()) for image in images]
+        given["pixel_values"] = torch.nn.utils.rnn.pad_sequence(tiles, batch_first=True)
+        given["image_sizes"] = torch.tensor([image.shape.size for image in images])
+        given["batch_num_images"] = torch.tensor([len(images)])
+    if videos:
+        arrays = [torch.from_numpy(video.values.copy()) for video in videos]
+        given["pixel_values_videos"] = torch.stack(arrays)
+    return given
+
+
+def prompts(folder: Path, count: int) -> list[tuple[dict[str, Any], list[float]]]:
+    """With the rates of the frames that are read. `count`: frames of a video beside one of six."""
     video = film(folder / "film.mkv", 30, 10)
     return [
         ({"prompt": "w5 <video> w6 w7", "multi_modal_data": {"video": frames(0, 4)}}, [24.0]),
@@ -84,7 +103,7 @@ def prompts(folder: Path) -> list[tuple[dict[str, Any], list[float]]]:
                 "prompt": "w5 <image> w6 <video> w7 <video> w8 <image>",
                 "multi_modal_data": {
                     "image": [picture(0), picture(1, 24, 24)],
-                    "video": [(frames(1, 5), {"fps": 1.0}), str(video)],
+                    "video": [(frames(1, count), {"fps": 1.0}), str(video)],
                 },
             },
             [1.0, 2.0],
@@ -110,7 +129,8 @@ def test_tokens_and_logprobs_equal_transformers(
     engine = PlainEngine(folder, max_num_seqs=6, **options)
     inputs = InputProcessor(engine.model)
     submitted = []
-    for prompt, fps in prompts(tmp_path):
+    count = 6 if model.config.model_type == "llava_onevision" else 5
+    for prompt, fps in prompts(tmp_path, count):
         prepared = inputs.prepare(prompt, SamplingParams())
         assert prepared.prompt_token_ids is not None
         request = engine.request(None, prepared.prompt_token_ids, OUTPUT)
