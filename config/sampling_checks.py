@@ -50,6 +50,8 @@ def _whole(low: int, high: int, rule: str) -> Check:
         number = _index(value)
         if number is None:
             raise _wrong(name, f"a whole number {rule}", value)
+        if number > high == LARGEST:  # which no rule names
+            raise _wrong(name, f"{rule}, and at most {LARGEST}", value)
         if not low <= number <= high:
             raise _wrong(name, rule, value)
         return number

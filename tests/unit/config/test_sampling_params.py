@@ -167,6 +167,14 @@ def test_beams_that_cannot_be(options: dict[str, Any], message: str) -> None:
         SamplingParams(**options)
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "min_tokens", "top_k", "no_repeat_ngram_size"])
+def test_numbers_that_are_too_large_are_told_the_largest(name: str) -> None:
+    largest = {"max_tokens": None, name: 2**31 - 1}
+    assert getattr(SamplingParams(**largest), name) == 2**31 - 1
+    with pytest.raises(SamplingError, match=f"{name} .*, and at most 2147483647, not 2147483648"):
+        SamplingParams(**{name: 2**31})
+
+
 @pytest.mark.parametrize(
     "name",
     [
