@@ -168,8 +168,7 @@ class Scheduler:
 
     def encoded(self, key: str, is_written: bool = False) -> None:
         """The hidden states of `key` are in the arena. Requests that need no others are ready.
-        Changes nothing for states that come twice or late, whoever sent them. `is_written`: as
-        `EncodeLedger.arrive`."""
+        Changes nothing for states that come twice or late. `is_written`: as the ledger's."""
         self.intake.encoded(key, is_written)
 
     def encode_failed(self, key: str, error: str, sender: Incarnation | None = None) -> None:
