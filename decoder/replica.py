@@ -110,9 +110,10 @@ class DecoderReplica:
         self.incoming.accept(self.rests)  # the requests of computed states become ready
         self._request_encodes()  # for waiting requests, within the budget
         plan = self._next_plan()  # which sequences run now
+        if plan is not None:
+            self._begin(plan)  # it may be the last to read hidden states that are dropped now
         self._discard_unwanted()  # requests that ended meanwhile may have been the last to wait
         if plan is not None:
-            self._begin(plan)
             while self._is_ahead(plan.lane):
                 self._settle(self._in_flight.popleft())
         elif self._in_flight:  # maybe what the next plan waits for

@@ -161,10 +161,11 @@ class Scheduler:
         """Encoder work to ask for now, in the order of the waiting requests, within the budget."""
         return self.intake.next_encodes()
 
-    def encoded(self, key: str) -> None:
+    def encoded(self, key: str, is_written: bool = False) -> None:
         """The hidden states of `key` are in the arena. Requests that need no others are
-        ready. Changes nothing for states that come twice or late, whoever sent them."""
-        self.intake.encoded(key)
+        ready. Changes nothing for states that come twice or late, whoever sent them.
+        `is_written`: as `EncodeLedger.arrive`."""
+        self.intake.encoded(key, is_written)
 
     def encode_failed(self, key: str, error: str, sender: Incarnation | None = None) -> None:
         """The encoder could not do `key`: the requests that wait for it fail, and no others.
