@@ -52,9 +52,8 @@ class EngineLife:
         layout = config.layout(config.workers.placement == "colocated")
         for half in filter(None, (model_config.encoder, model_config.decoder_half)):
             check_parallel(half, layout[half.side])
-        for checkpoint in filter(None, (model_config, model_config.draft)):
-            if checkpoint.decoder_half is not None:
-                check_cross_attention(checkpoint.decoder_half, config.decoder)
+        if model_config.decoder_half is not None:
+            check_cross_attention(model_config.decoder_half, config.decoder)
         # Only workers know the free memory of other devices; an encoder alone has no pages.
         if config.model.device == "cpu" and model_config.decoder_half is not None:
             check_room_of_ranks(model_config, config)
