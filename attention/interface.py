@@ -2,9 +2,11 @@
 
 `FullAttention` is an encoder's bidirectional attention over packed sequences. `PagedAttention` is
 a decoder's: `causal` self-attention and `cross` attention to the encoder's tokens, both over keys
-and values in pages. Once a step, `plan` does the host's work for a batch and returns the
-backend's metadata. Then every layer calls `run` with it, which neither allocates what a CUDA
-graph can't hold nor waits for the device. Keys and values are written by `kv.pool`, never here.
+and values in pages. Where cross-attention reads the encoder's hidden states in their place it is
+`latent`: one head of keys, as wide as the states, which are the values too. Once a step, `plan`
+does the host's work for a batch and returns the backend's metadata. Then every layer calls `run`
+with it, which neither allocates what a CUDA graph can't hold nor waits for the device. Keys and
+values are written by `kv.pool`, never here.
 
 A batch holds its lengths twice: as numpy arrays, for backends that plan on the host, and as
 tensors on the device, for kernels that read lengths and page tables themselves. Graphs are
@@ -20,7 +22,7 @@ import torch
 
 from antiphon.layers.positions import RelativeBias
 
-Kind = Literal["full", "causal", "cross"]
+Kind = Literal["full", "causal", "cross", "latent"]
 M = TypeVar("M")  # a backend's metadata: what `plan` returns and `run` reads
 
 

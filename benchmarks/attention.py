@@ -73,7 +73,7 @@ def paged(
                 page_size=page_size, kv_dtype=kv,
             )  # fmt: skip
             backends = {
-                name: BACKENDS[name].paged_class()(spec)
+                name: BACKENDS[name].paged_class(spec.kind)(spec)
                 for name in _usable(spec)
                 if (name == "flash_attn") == (page_size == 256)
             }

@@ -37,15 +37,19 @@ class PageTables:
         scratch_page: int,
         device: torch.device,
         keeps_sees: bool = False,
+        cross_scratch_page: int | None = None,
     ) -> None:
+        """`cross_scratch_page`: where cross pages have another numbering than self pages."""
         self.device, self.cross_start = device, round_up(num_self_pages, ALIGNMENT)
         width = self.cross_start + round_up(num_cross_pages, ALIGNMENT)
         self.host = np.full((num_slots, width), scratch_page, np.int32)
-        self.on_device = torch.from_numpy(self.host).to(device)
         self._self_columns = slice(0, num_self_pages)
         self._cross_columns = slice(self.cross_start, self.cross_start + num_cross_pages)
         self.self_pages = self.host[:, self._self_columns]
         self.cross_pages = self.host[:, self._cross_columns]
+        if cross_scratch_page is not None:
+            self.cross_pages[:] = cross_scratch_page
+        self.on_device = torch.from_numpy(self.host).to(device)
         self.cross_lens = np.ones(num_slots, np.int32)
         self.sees: torch.Tensor | None = None
         if keeps_sees:

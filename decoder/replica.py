@@ -85,7 +85,9 @@ class DecoderReplica:
         self._launched, self._refused = 0, dict[int, tuple[int, ...]]()
         lanes = self.runner.ranks.parallel.pipeline
         limits = _limits(model, config, self.runner, lanes)
-        pages = PagePool(self.runner.pool.num_pages)
+        pool = self.runner.pool
+        cross = None if pool.states is None else PagePool(pool.states.num_pages)
+        pages = PagePool(pool.num_pages, cross)
         self.scheduler = Scheduler(limits, pages, new_text=late_texts(model))
         self._ask_encoders, self._withdraw_encodes = ask_encoders, withdraw_encodes
         # Steps whose results may be missing while the next one is planned.
@@ -246,6 +248,7 @@ def _limits(
         max_prompt_tokens=runner.prompt_room,
         num_lanes=num_lanes,
         prefix_caching=options.enable_prefix_caching is not False,
+        cross_apart=runner.pool.states is not None,
         aligns=runner.aligner is not None,
         drafts=_draft_limits(model, config),
     )

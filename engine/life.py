@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from typing import Any, Never, ParamSpec, Self, TypeVar
 
 from antiphon.actors.workers import Workers
+from antiphon.attention.specs import check_cross_attention
 from antiphon.config.errors import EngineDeadError, describe
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.decoder.room import check_room_of_ranks
@@ -51,6 +52,8 @@ class EngineLife:
         layout = config.layout(config.workers.placement == "colocated")
         for half in filter(None, (model_config.encoder, model_config.decoder_half)):
             check_parallel(half, layout[half.side])
+        if model_config.decoder_half is not None:
+            check_cross_attention(model_config.decoder_half, config.decoder)
         # Only workers know the free memory of other devices; an encoder alone has no pages.
         if config.model.device == "cpu" and model_config.decoder_half is not None:
             check_room_of_ranks(model_config, config)

@@ -31,7 +31,7 @@ class Intake:
         clock: Callable[[], float],
         counters: Counter[str],
     ) -> None:
-        self.prefixes, self.pages = prefixes, prefixes.pages
+        self.prefixes, self.cross_pages = prefixes, prefixes.pages.cross
         self._clock, self._counters = clock, counters
         self.encodes = EncodeLedger(
             limits.encode_ahead_tokens, limits.encode_timeout, clock, counters
@@ -200,7 +200,7 @@ class Intake:
     def _uncached(self, request: Request) -> list[Media]:
         """The inputs of `request` whose hidden states it needs: all without cached KV."""
         placed, cross = self.prefixes.needs(request), request.cross
-        lacks_cross = cross is not None and cross.key not in self.pages
+        lacks_cross = cross is not None and cross.key not in self.cross_pages
         return [
             media
             for media in request.inputs

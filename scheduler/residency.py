@@ -21,6 +21,7 @@ class Residency:
 
     def __init__(self, batch: Batch, prefixes: PrefixCache, new_text: NewText = no_texts) -> None:
         self.batch, self.prefixes, self.pages = batch, prefixes, prefixes.pages
+        self.cross_pages = self.pages.cross
         self.beams = Beams(batch, self.pages, new_text)
 
     def fits(self, request: Request, prefix: np.ndarray) -> bool:
@@ -31,9 +32,13 @@ class Residency:
         need = pages_for(request.length, page_size) + request.num_slots - 1 + reserve
         if len(prefix):
             need -= len(prefix) - self.pages.num_unused(prefix)
-        if cross is not None and cross.key in self.pages:
+        cached = cross is not None and cross.key in self.cross_pages
+        new = 0 if cached else request.cross_pages(page_size)
+        if self.cross_pages is not self.pages:
+            return need <= self.pages.num_available and new <= self.cross_pages.num_available
+        if cross is not None and cached:
             return need <= self.pages.available_beside(cross.key)
-        return need + request.cross_pages(page_size) <= self.pages.num_available
+        return need + new <= self.pages.num_available
 
     def enter(
         self, request: Request, prefix: np.ndarray, lane: int = 0
@@ -65,10 +70,10 @@ class Residency:
         """The pages [pages] of the cross KV of `cross`, and what must be written there."""
         if cross is None:
             return NO_CROSS_PAGES, None
-        if cross.key in self.pages:
-            return self.pages.share(cross.key), None
+        if cross.key in self.cross_pages:
+            return self.cross_pages.share(cross.key), None
         page_size = self.batch.page_size
-        pages = self.pages.allocate_keyed(cross.key, cross.num_pages(page_size))
+        pages = self.cross_pages.allocate_keyed(cross.key, cross.num_pages(page_size))
         assert pages is not None
         sources = cross.sources(page_size)
         count = sum(source.length for source in sources)
@@ -105,7 +110,7 @@ class Residency:
         parents_pages = self.batch.self_table[parent.slot]
         self.pages.retain(parents_pages[:num_shared])
         self_pages = np.concatenate([parents_pages[:num_shared], own])
-        cross_pages = NO_CROSS_PAGES if cross is None else self.pages.share(cross.key)
+        cross_pages = NO_CROSS_PAGES if cross is None else self.cross_pages.share(cross.key)
         self.batch.admit(child, self_pages, int(self.batch.lane[parent.slot]))
         self.batch.views.enter(child.slot, cross, cross_pages, computed)
         self.prefixes.start(self.batch, child)
@@ -133,7 +138,7 @@ class Residency:
             self.pages.release(self.batch.remove(request))
             request.forget_tokens()
         if (cross := request.cross) is not None:
-            self.pages.release_keyed(cross.key, cross.keep)
+            self.cross_pages.release_keyed(cross.key, cross.keep)
 
     def grow(self, lane: int = 0) -> NewPages | None:
         """Gives a page to every running sequence of `lane` that needs one for its next

@@ -260,7 +260,7 @@ class Scheduler:
             if request.cross is not None and request.cross.key in unwritten:
                 self.finish(request, RequestState.FAILED, error=error)
         for key in unwritten:
-            self.pages.discard(key)
+            self.pages.cross.discard(key)
         self.encodes.add_unwanted(unwritten.union(plan.spent, *(w.keys for w in plan.cross_writes)))
 
     def fail_slot(self, slot: int, error: str) -> None:

@@ -10,7 +10,7 @@ from attention_cases import full_spec, paged_spec
 from paths import ROOT
 
 from antiphon.attention.interface import AttentionSpec
-from antiphon.attention.registry import BACKENDS, Row, Support
+from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import (
     ORDER,
     capturable,
@@ -21,6 +21,7 @@ from antiphon.attention.selection import (
     uncapturable,
     unsupported,
 )
+from antiphon.attention.support import Row, Support
 from antiphon.config.errors import AttentionBackendError
 
 FLOAT8 = torch.float8_e4m3fn
@@ -194,14 +195,14 @@ def test_what_each_backend_declares(
     name: str, spec: AttentionSpec, reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows of the table as they are, on a Hopper GPU where every package is installed."""
-    monkeypatch.setattr("antiphon.attention.registry.find_spec", lambda package: package)
+    monkeypatch.setattr("antiphon.attention.support.find_spec", lambda package: package)
     assert refusal(name, spec, (9, 0)) == reason
 
 
 def test_an_old_gpu_is_refused_by_every_backend_with_a_least_capability(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("antiphon.attention.registry.find_spec", lambda package: package)
+    monkeypatch.setattr("antiphon.attention.support.find_spec", lambda package: package)
     for name in ("flash_attn", "flashinfer", "triton", "flex"):
         reason = refusal(name, on_gpu("full", 64, torch.float16), (7, 5))
         assert reason == "needs compute capability (8, 0), this device has (7, 5)"
@@ -210,7 +211,7 @@ def test_an_old_gpu_is_refused_by_every_backend_with_a_least_capability(
 def test_a_backend_for_hopper_alone_is_refused_before_and_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("antiphon.attention.registry.find_spec", lambda package: package)
+    monkeypatch.setattr("antiphon.attention.support.find_spec", lambda package: package)
     spec = on_gpu("full", 64, BF16)
     assert (
         refusal("flash_attn_3", spec, (8, 0))
@@ -223,7 +224,7 @@ def test_a_backend_for_hopper_alone_is_refused_before_and_after_it(
 
 
 def test_what_no_extra_installs_is_said_where_to_find(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.attention.registry.find_spec", lambda package: None)
+    monkeypatch.setattr("antiphon.attention.support.find_spec", lambda package: None)
     assert refusal("flash_attn_3", on_gpu("full", 64, BF16), (9, 0)) == (
         "flash_attn_interface is not installed (install it from the folder hopper of "
         "github.com/Dao-AILab/flash-attention)"
@@ -245,7 +246,7 @@ def test_head_sizes_of_vision_encoders(head_dim: int) -> None:
 def test_auto_passes_over_a_faster_backend_and_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("antiphon.attention.registry.find_spec", lambda package: None)
+    monkeypatch.setattr("antiphon.attention.support.find_spec", lambda package: None)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
     with caplog.at_level("INFO", "antiphon"):
         assert choose("encoder", "auto", [on_gpu("full", 72, BF16)]) == "torch_sdpa"
