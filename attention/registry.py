@@ -6,7 +6,7 @@ import what takes seconds.
 
 from typing import TYPE_CHECKING, Literal
 
-from antiphon.attention.support import Row, Support
+from antiphon.attention.support import CPU, CUDA, Row, Support
 from antiphon.config.errors import AttentionBackendError, nearest
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 HALF = frozenset({"float16", "bfloat16"})
 ANY_FLOAT = HALF | {"float32"}
-CUDA, CPU = frozenset({"cuda"}), frozenset({"cpu"})
 HOPPER = (9, 0)
 
 BACKENDS = {
@@ -98,6 +97,21 @@ BACKENDS = {
         ),
         package="flash_attn_interface",
         install="from the folder hopper of github.com/Dao-AILab/flash-attention",
+        instead=Row(
+            "flash_attn_3",
+            full=Support(
+                "FlashAttention3Full",
+                frozenset({"bfloat16"}),
+                grouped_heads=True,
+                head_dim_multiple=8,
+                max_head_dim=256,
+                min_capability=HOPPER,
+                max_capability=HOPPER,
+                graphs="same",
+            ),
+            package="fa3_fwd_interface",
+            extra="fa3-fwd",
+        ),
     ),
     "flash_attn_4": Row(
         "flash_attn_4",
@@ -182,12 +196,17 @@ BACKENDS = {
 
 
 def backend_row(name: str) -> Row:
-    """Raises AttentionBackendError for a name that is not in the table."""
+    """As it is in use here. Raises AttentionBackendError for a name that is not in the table."""
     if name not in BACKENDS:
         raise AttentionBackendError(
             f"unknown attention backend '{name}'.{nearest(name, ['auto', *BACKENDS])}"
         )
-    return BACKENDS[name]
+    return BACKENDS[name].in_use
+
+
+def in_place(name: str, row: Row) -> str:
+    """What a refusal adds where `row` is there in the place of the backend `name`."""
+    return "" if row is BACKENDS[name] else f" in {row.package}, which alone is installed"
 
 
 def check_backend(half: Literal["encoder", "decoder"], name: str, on_cpu: bool) -> None:
@@ -198,16 +217,17 @@ def check_backend(half: Literal["encoder", "decoder"], name: str, on_cpu: bool) 
     """
     kinds: dict[str, Kind] = {"encoder": "full", "decoder": "causal"}
 
-    def reason(row: Row) -> str | None:
+    def reason(name: str) -> str | None:
+        row = backend_row(name)
         support = row.support(kinds[half])
         if support is None:
-            return f"has no {kinds[half]} attention"
+            return f"has no {kinds[half]} attention{in_place(name, row)}"
         if on_cpu and "cpu" not in support.devices:
             return "does not run on cpu"
         return row.missing
 
-    if (why := reason(backend_row(name))) is not None:
-        valid = ", ".join(name for name, row in BACKENDS.items() if reason(row) is None)
+    if (why := reason(name)) is not None:
+        valid = ", ".join(name for name in BACKENDS if reason(name) is None)
         raise AttentionBackendError(
             f"{half}_attention_backend='{name}' cannot be used: {why}. Valid here: {valid}"
         )

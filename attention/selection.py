@@ -15,7 +15,8 @@ from antiphon.attention.interface import (
     FullAttention,
     PagedAttention,
 )
-from antiphon.attention.registry import BACKENDS, backend_row
+from antiphon.attention.registry import BACKENDS, backend_row, in_place
+from antiphon.attention.support import Support
 from antiphon.config.errors import AttentionBackendError
 from antiphon.kernels.formats import FLOAT8, FLOAT8_CAPABILITY
 
@@ -54,9 +55,16 @@ def unsupported(
 ) -> str | None:
     """As `refusal`, for a backend that is installed."""
     row = backend_row(name)
-    support = row.support(spec.kind)
-    if support is None:
-        return f"has no {spec.kind} attention"
+    support, reason = row.support(spec.kind), f"has no {spec.kind} attention"
+    if support is not None:
+        lack = _lack(support, spec, capability)
+        if lack is None:
+            return None
+        reason = lack
+    return f"{reason}{in_place(name, row)}"
+
+
+def _lack(support: Support, spec: AttentionSpec, capability: tuple[int, int] | None) -> str | None:
     checks = (
         (spec.device.type in support.devices, f"does not run on {spec.device.type}"),
         (
@@ -149,14 +157,14 @@ def choose(half: str, requested: str, specs: list[AttentionSpec]) -> str:
 
 def select_full(half: str, requested: str, spec: AttentionSpec) -> FullAttention[object]:
     """The backend that `choose` names, made for an encoder's `spec`."""
-    return BACKENDS[choose(half, requested, [spec])].full_class()(spec)
+    return backend_row(choose(half, requested, [spec])).full_class()(spec)
 
 
 def select_paged(
     half: str, requested: str, specs: list[AttentionSpec]
 ) -> list[PagedAttention[object]]:
     """One object per spec of a decoder, all of the backend that `choose` names."""
-    row = BACKENDS[choose(half, requested, specs)]
+    row = backend_row(choose(half, requested, specs))
     return [row.paged_class(spec.kind)(spec) for spec in specs]
 
 
@@ -176,7 +184,7 @@ def uncapturable(backend: AttentionBackend, lengths: Literal["same", "any"] = "a
     """Why no CUDA graph can hold what `backend` does, or None when one can; see `capturable`."""
     if backend.spec.device.type != "cuda":
         return f"there are no CUDA graphs on {backend.spec.device.type}"
-    support = BACKENDS[backend.name].support(backend.spec.kind)
+    support = backend_row(backend.name).support(backend.spec.kind)
     if support is not None and support.graphs in ("any", lengths):
         return None
     return f"attention {backend.name} can't be replayed from CUDA graphs for {lengths} lengths"

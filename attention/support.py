@@ -1,4 +1,5 @@
-"""What an attention backend can do, and where its classes are. The table is in `registry.py`."""
+"""What is declared of an attention backend: what it can do, and where it comes from. The table is
+in `registry.py`."""
 
 import importlib
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from antiphon.attention.interface import FullAttention, Kind, PagedAttention
 
-CUDA = frozenset({"cuda"})
+CUDA, CPU = frozenset({"cuda"}), frozenset({"cpu"})
 # For which lengths a CUDA graph that was captured with some can be replayed.
 Graphs = Literal["none", "same", "any"]
 
@@ -49,11 +50,19 @@ class Row:
     distribution: str | None = None  # what must be installed, where another one has its module too
     extra: str | None = None  # the extra of ours that installs it
     install: str | None = None  # where it comes from, if no extra can
+    # Another build of its kernels, which may have fewer: in use where that alone is installed.
+    instead: "Row | None" = None
 
     def support(self, kind: "Kind") -> Support | None:
         if kind == "latent":
             return self.latent
         return self.full if kind == "full" else self.paged
+
+    @property
+    def in_use(self) -> "Row":
+        """This one, or what is there in its place."""
+        other = self.instead
+        return self if other is None or not self.missing or other.missing else other
 
     @property
     def missing(self) -> str | None:
@@ -68,7 +77,12 @@ class Row:
     def _remedy(self) -> str:
         if self.extra:
             return f" (pip install 'antiphon[{self.extra}]')"
-        return f" (install it {self.install})" if self.install else ""
+        if not self.install:
+            return ""
+        less = (
+            "" if self.instead is None else f", or 'antiphon[{self.instead.extra}]', a part of it"
+        )
+        return f" (install it {self.install}{less})"
 
     def full_class(self) -> "type[FullAttention[object]]":
         """Imports the backend, and with it whatever it is built on."""

@@ -5,67 +5,82 @@ Each time stands beside the machine's limit: matmul rate for full attention, cop
 
 from functools import partial
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from antiphon.attention.interface import AttentionSpec, FullBatch, PagedAttention, PagedBatch
-from antiphon.attention.registry import BACKENDS
+from antiphon.attention.registry import BACKENDS, backend_row
 from antiphon.attention.selection import capturable, refusal
 from antiphon.benchmarks.machine import Machine, seconds, seconds_in_graph
 from antiphon.benchmarks.report import Row
 from antiphon.config.arithmetic import ceil_div
 from antiphon.kernels.formats import FLOAT8
 
-HIDDEN = 1280  # heads times head size
+HIDDEN = 1280  # heads times head size, where nobody gives the heads
 ROTATED = 1 << 30  # bytes of keys and values that a paged measurement reads: beyond any cache
 
 
-def full(
-    machine: Machine,
-    batches: list[int],
-    tokens: list[int],
-    head_sizes: list[int],
-    dtype: torch.dtype,
-) -> list[Row]:
-    """Encoder attention over `batches` x `tokens` x `head_sizes`, in `dtype`."""
+class Sizes(NamedTuple):
+    """`batches`: sequences. `tokens`: of each. `heads`: None: as many as fill `HIDDEN`. `decodes`:
+    those of a decoder are measured, too."""
+
+    batches: list[int]
+    tokens: list[int]
+    head_sizes: list[int]
+    heads: int | None = None
+    decodes: bool = True
+
+
+PRESETS = {
+    "all": Sizes([1, 2, 16], [512, 1500, 4096], [64, 72, 80, 128]),
+    "vit": Sizes([1, 2], [1024, 2048, 4096], [64, 80], heads=16, decodes=False),
+}
+
+
+def full(machine: Machine, sizes: Sizes, dtype: torch.dtype) -> list[Row]:
+    """Encoder attention over batches x tokens x head sizes, in `dtype`."""
     rows: list[Row] = []
-    for batch, length, size in product(batches, tokens, head_sizes):
-        heads = HIDDEN // size
-        spec = AttentionSpec("full", heads, heads, size, size**-0.5, dtype, torch.device("cuda"))
-        q, k, v = torch.randn(batch * length, 3 * heads, size, device="cuda", dtype=dtype).split(
-            heads, 1
-        )
-        lengths = FullBatch.of(np.full(batch, length), spec.device)
-        operations = 4 * batch * heads * length**2 * size
-        for name in _usable(spec):
-            backend = BACKENDS[name].full_class()(spec)
-            took = seconds(partial(backend.run, q, k, v, backend.plan(lengths)), 40)
-            case = {"kind": "full", "batch": batch, "tokens": length, "head_size": size}
-            rate = operations / took
-            rows.append(
-                {
-                    **case,
-                    "backend": name,
-                    "us": took * 1e6,
-                    "TFLOP/s": rate / 1e12,
-                    "of_matmul_%": 100 * rate / machine.bf16_flops_per_second,
-                }
-            )
+    for batch, length, size in product(sizes.batches, sizes.tokens, sizes.head_sizes):
+        rows += _full(machine, batch, length, sizes.heads or HIDDEN // size, size, dtype)
     return rows
 
 
-def paged(
-    machine: Machine,
-    batches: list[int],
-    tokens: list[int],
-    head_sizes: list[int],
-    dtype: torch.dtype,
+def _full(
+    machine: Machine, batch: int, length: int, heads: int, size: int, dtype: torch.dtype
 ) -> list[Row]:
+    """One row for each backend."""
+    rows: list[Row] = []
+    spec = AttentionSpec("full", heads, heads, size, size**-0.5, dtype, torch.device("cuda"))
+    q, k, v = torch.randn(batch * length, 3 * heads, size, device="cuda", dtype=dtype).split(
+        heads, 1
+    )
+    lengths = FullBatch.of(np.full(batch, length), spec.device)
+    operations = 4 * batch * heads * length**2 * size
+    case = {"kind": "full", "batch": batch, "tokens": length, "heads": heads, "head_size": size}
+    for name in _usable(spec):
+        backend = backend_row(name).full_class()(spec)
+        took = seconds(partial(backend.run, q, k, v, backend.plan(lengths)), 40)
+        rate = operations / took
+        rows.append(
+            {
+                **case,
+                "backend": name,
+                "us": took * 1e6,
+                "TFLOP/s": rate / 1e12,
+                "of_matmul_%": 100 * rate / machine.bf16_flops_per_second,
+            }
+        )
+    return rows
+
+
+def paged(machine: Machine, sizes: Sizes, dtype: torch.dtype) -> list[Row]:
     """Decode steps over cross KV, in the model's dtype and in float8. Pages have 16 tokens, or 256
     for `flash_attn`, which needs them."""
     rows = []
-    for batch, length, size, kv in product(batches, tokens, head_sizes, (None, FLOAT8)):
+    cases = product(sizes.batches, sizes.tokens, sizes.head_sizes, (None, FLOAT8))
+    for batch, length, size, kv in cases:
         heads = HIDDEN // size
         for page_size in (16, 256):
             spec = AttentionSpec(
@@ -73,7 +88,7 @@ def paged(
                 page_size=page_size, kv_dtype=kv,
             )  # fmt: skip
             backends = {
-                name: BACKENDS[name].paged_class(spec.kind)(spec)
+                name: backend_row(name).paged_class(spec.kind)(spec)
                 for name in _usable(spec)
                 if (name == "flash_attn") == (page_size == 256)
             }

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -112,9 +112,13 @@ def _report_engine(
 
 @app.command(cls=PanelledCommand)
 def attention(
-    batches: Annotated[str, typer.Option(help="Sequences.")] = "1,2,16",
-    tokens: Annotated[str, typer.Option(help="Of each sequence.")] = "512,1500,4096",
-    head_sizes: Annotated[str, typer.Option()] = "64,72,80,128",
+    preset: Annotated[
+        Literal["all", "vit"],
+        typer.Option(help="Sizes that no other flag gives. vit: of vision encoders alone."),
+    ] = "all",
+    batches: Annotated[str | None, typer.Option(help="Sequences. [1,2,16]")] = None,
+    tokens: Annotated[str | None, typer.Option(help="Of each sequence. [512,1500,4096]")] = None,
+    head_sizes: Annotated[str | None, typer.Option(help="[64,72,80,128]")] = None,
     output: Output = None,
     plot_file: Plot = None,
 ) -> None:
@@ -125,13 +129,18 @@ def attention(
     from antiphon.benchmarks import attention as kernels
     from antiphon.benchmarks.machine import measure
 
+    given = {"batches": batches, "tokens": tokens, "head_sizes": head_sizes}
+    numbers: dict[str, Any] = {
+        name: _numbers(text) for name, text in given.items() if text is not None
+    }
+    sizes = kernels.PRESETS[preset]._replace(**numbers)
     machine = measure()
     print(machine)
-    sizes = (_numbers(batches), _numbers(tokens), _numbers(head_sizes))
-    rows = kernels.full(machine, *sizes, torch.bfloat16)
+    rows = kernels.full(machine, sizes, torch.bfloat16)
     print(table(rows))
-    decodes = kernels.paged(machine, *sizes, torch.bfloat16)
-    print(table(decodes))
+    decodes = kernels.paged(machine, sizes, torch.bfloat16) if sizes.decodes else []
+    if decodes:
+        print(table(decodes))
     if output is not None:
         write_json(output, "attention", machine, {}, rows + decodes)
     if plot_file is not None:

@@ -22,6 +22,7 @@ from antiphon.config.errors import AttentionBackendError
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.decoder.room import bytes_of_sequence
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.draft import with_draft
 from antiphon.families.fitted import fitted
 from antiphon.families.halves import Half
 from antiphon.families.registry import families
@@ -113,7 +114,7 @@ def describe_machine() -> str:
 
 def describe_model(name: str, options: Mapping[str, Any]) -> str:
     config = resolve(name, options)
-    model = ModelConfig.load(config.model)
+    model = with_draft(ModelConfig.load(config.model), config)
     target = Target.resolve(config.model, model.raw, model.family)
     dtype = str(target.dtype).removeprefix("torch.")
     lines = [
@@ -121,6 +122,7 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
         f"  folder: {model.path}",
         f"  encoder: {_encoder(model)}",
         f"  decoder: {_decoder(model)}",
+        *_drafts(model, config),
         *_quantization(model),
         f"  memory: {_memory(model, config, target)}",
     ]
@@ -155,6 +157,14 @@ def _memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
         weights = count * target.dtype.itemsize / MIB
         facts.insert(0, f"{_in_words(count)} parameters, {weights:.0f} MiB")
     return "; ".join(facts) or "not known before it is loaded"
+
+
+def _drafts(model: ModelConfig, config: EngineConfig) -> list[str]:
+    """Who drafts tokens, where somebody does."""
+    options = config.speculation
+    if model.draft is not None:
+        return [f"  drafts: by {options.speculative_model}, {_decoder(model.draft)}"]
+    return ["  drafts: looked up in earlier text"] if options.speculative_method == "ngram" else []
 
 
 def _quantization(model: ModelConfig) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from antiphon.config.errors import CheckpointError, PromptError, describe
 from antiphon.config.foreign import shown
-from antiphon.inputs.prompts import Prompt
+from antiphon.inputs.prompts import Prompt, unicode_text
 
 Message = Mapping[str, Any]
 TEXT_TYPES = ("text", "input_text")
@@ -125,6 +125,7 @@ class ChatFormat:
             )
         except Exception as error:  # whatever a template raises
             raise PromptError(f"the chat template refuses this chat: {describe(error)}") from error
+        unicode_text(text)
         ids = self._tokenizer(text, add_special_tokens=False).input_ids  # the template has them
         given = {kind: each for kind, each in media.items() if each}
         return {"prompt_token_ids": ids, **({"multi_modal_data": given} if given else {})}

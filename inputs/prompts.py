@@ -125,7 +125,7 @@ def _token_id(id_: Any) -> int:
 
 def _part(prompt: Any) -> Part:
     if isinstance(prompt, str):
-        return Part(text=_unicode(prompt))
+        return Part(text=unicode_text(prompt))
     if not isinstance(prompt, Mapping):
         raise PromptError(
             f"a prompt must be a str or a mapping with {', '.join(KEYS)}; "
@@ -142,7 +142,7 @@ def _part(prompt: Any) -> Part:
         raise PromptError(f"'multi_modal_data' must be a mapping, not {type(media).__name__}")
     _check_keys(media, ["audio", "image", "video"])
     return Part(
-        None if text is None else _unicode(text),
+        None if text is None else unicode_text(text),
         None if ids is None else token_ids(ids),
         media.get("audio"),
         _several(media.get("image")),
@@ -168,7 +168,7 @@ def _several_videos(video: Any) -> tuple[Any, ...]:
     return _several(video)
 
 
-def _unicode(text: str) -> str:
+def unicode_text(text: str) -> str:
     """`text` itself. Raises PromptError for half of a surrogate pair, which Python's strings can
     hold but tokenizers cannot."""
     try:

@@ -76,7 +76,8 @@ def check_languages(
         return
     if translation is None:
         raise PromptError(
-            f"this {architecture} knows no languages: leave out {' and '.join(names)}"
+            f"this {architecture} knows no languages: leave out {' and '.join(names)}",
+            parameter=names[0],
         )
     if parsed.target_language is not None and parsed.decoder.has_tokens:
         raise PromptError(

@@ -1,12 +1,13 @@
 """Errors in OpenAI's shape: {"error": {"message", "type", "param", "code"}}."""
 
+import json
 import logging
 import re
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
@@ -72,11 +73,13 @@ class ApiError(Exception):
             }
         }
 
-    def response(self) -> JSONResponse:
+    def response(self) -> Response:
         headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
-        return JSONResponse(self.body(), self.status, headers)
+        # In ASCII: what a client sent, and is told of, may hold what UTF-8 has no bytes for.
+        content = json.dumps(self.body())
+        return Response(content, self.status, headers, media_type="application/json")
 
 
 def stopping() -> ApiError:
@@ -120,7 +123,7 @@ def _of_validation(error: RequestValidationError | ValidationError) -> ApiError:
 
 
 def add_handlers(app: FastAPI) -> None:
-    async def answer(request: Request, error: Exception) -> JSONResponse:
+    async def answer(request: Request, error: Exception) -> Response:
         return as_api_error(error).response()
 
     for kind in (ApiError, AntiphonError, RequestValidationError, HTTPException, Exception):

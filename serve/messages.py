@@ -66,10 +66,20 @@ def _message(model: ServedModel, message: Message, number: int) -> dict[str, Any
     place = f"messages.{number}.content"
     if message.content is None:
         raise ApiError(400, f"'{place}' is missing", param=place)
+    whose: dict[str, Any] = {"role": message.role}
+    if message.name is not None:
+        _check_name(model, message, number)
+        whose["name"] = message.name  # for the template
     if isinstance(message.content, str):
-        return {"role": message.role, "content": message.content}
+        return {**whose, "content": message.content}
     parts = [_part(model, part, f"{place}.{index}") for index, part in enumerate(message.content)]
-    return {"role": message.role, "content": parts}
+    return {**whose, "content": parts}
+
+
+def _check_name(model: ServedModel, message: Message, number: int) -> None:
+    """Raises ApiError for a name that nobody would read."""
+    if message.name is not None and not model.engine.inputs.chat.has_template:
+        raise refused(f"messages.{number}.name", f"{model.name} knows no participants")
 
 
 def _part(model: ServedModel, part: Part, place: str) -> dict[str, Any]:
@@ -98,6 +108,11 @@ def _check_part(part: Part, place: str) -> None:
         raise refused(place, NOT_TAKEN[part.type])
     if getattr(part, part.type) is None:
         raise ApiError(400, f"'{place}' has no '{part.type}'", param=place)
+    beside = part.model_fields_set - {"type", part.type}
+    if others := sorted(name for name in beside if getattr(part, name) is not None):
+        raise ApiError(
+            400, f"'{place}' is of type '{part.type}' and has '{others[0]}', too", param=place
+        )
 
 
 def recording(model: ServedModel, body: ChatBody) -> Upload:
@@ -106,6 +121,7 @@ def recording(model: ServedModel, body: ChatBody) -> Upload:
     assert audio is not None
     _check_single(model, body.messages)
     (message,) = body.messages
+    _check_name(model, message, 0)
     parts = message.content if isinstance(message.content, list) else []
     for index, part in enumerate(parts):
         _check_part(part, f"messages.0.content.{index}")
@@ -121,7 +137,7 @@ def recording(model: ServedModel, body: ChatBody) -> Upload:
             param="messages",
         )
     content = _decoded(sounds[0].data)
-    return Upload(io.BytesIO(content), len(content), audio.sampling_rate)
+    return Upload(io.BytesIO(content), len(content), audio.sampling_rate, param="messages")
 
 
 def _decoded(text: str) -> bytes:

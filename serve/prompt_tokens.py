@@ -57,7 +57,8 @@ async def checked(
         raise RequestExpired(f"reading the prompt took {seconds:g} s") from None
     except (ImageError, PromptError, VideoError) as error:
         is_of_prompt = body.source_language is None and body.target_language is None
-        raise ApiError(400, str(error), param=param if is_of_prompt else None) from None
+        own = param if is_of_prompt else None
+        raise ApiError(400, str(error), param=error.parameter or own) from None
     return ready, max(MOMENT, seconds - (time.monotonic() - began))
 
 

@@ -1,10 +1,11 @@
 """Recordings on their way through the engine: measured before, counted after."""
 
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
+from antiphon.config.errors import AudioError
 from antiphon.engine.outputs import Transcription
 from antiphon.serve.errors import ApiError
 from antiphon.serve.service import ServedModel, Service
@@ -35,7 +36,8 @@ async def heard(
     """A whole transcription. Raises ApiError or AntiphonError."""
     began = time.monotonic()
     options = await measured(service, model, upload, options)
-    result = await model.engine.transcribe(upload, **options)
+    with _its_errors(upload):
+        result = await model.engine.transcribe(upload, **options)
     service.metrics.note_transcription(model.name, result, time.monotonic() - began)
     return result
 
@@ -46,11 +48,22 @@ async def heard_in_pieces(
     """Pieces of its text, then the whole. Raises as `heard`."""
     began = time.monotonic()
     options = await measured(service, model, upload, options)
-    async with aclosing(model.engine.stream_transcription(upload, **options)) as pieces:
-        async for piece in pieces:
-            if not isinstance(piece, str):
-                service.metrics.note_transcription(model.name, piece, time.monotonic() - began)
-            yield piece
+    with _its_errors(upload):
+        async with aclosing(model.engine.stream_transcription(upload, **options)) as pieces:
+            async for piece in pieces:
+                if not isinstance(piece, str):
+                    service.metrics.note_transcription(model.name, piece, time.monotonic() - began)
+                yield piece
+
+
+@contextmanager
+def _its_errors(upload: Upload) -> Iterator[None]:
+    """What is wrong with the recording is said of the field that it came in."""
+    try:
+        yield
+    except AudioError as error:
+        error.parameter = upload.param
+        raise
 
 
 def num_tokens(result: Transcription) -> int:

@@ -20,10 +20,10 @@ SAMPLE_BITS = {1: (8, 16, 24, 32), 3: (32, 64)}  # of integers and floats, by th
 
 class Upload:
     """A recording on disk or in memory, as the engine reads it: in one of its threads, and when
-    there is room for its samples."""
+    there is room for its samples. `param`: the field of the request that it came in."""
 
-    def __init__(self, file: IO[bytes], size: int, rate: int) -> None:
-        self.size = size
+    def __init__(self, file: IO[bytes], size: int, rate: int, param: str | None = None) -> None:
+        self.size, self.param = size, param
         self.nbytes = expected_bytes_of_file(size, rate)  # that its samples will take
         self._file = file
 

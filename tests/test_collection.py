@@ -11,6 +11,7 @@ MISSING_ON_SOME_GPU_MACHINES = {
     "av",
     "flash_attn",
     "flash_attn_interface",
+    "fa3_fwd_interface",
     "flashinfer",
     "xformers",
 }

@@ -1,13 +1,21 @@
-"""FlashAttention 3 (Shah et al. 2024) for Hopper, from flash_attn_interface; any page size."""
+"""FlashAttention 3 (Shah et al. 2024) for Hopper, from flash_attn_interface; any page size.
 
+PyPI's fa3-fwd has the same functions in fa3_fwd_interface, built without float16 and without pages.
+"""
+
+from importlib.util import find_spec
 from typing import Any
 
 import torch
-from flash_attn_interface import flash_attn_varlen_func, flash_attn_with_kvcache
 
 from antiphon.attention.interface import FullAttention, FullBatch, PagedAttention, PagedBatch
 from antiphon.kernels.formats import FLOAT8, FLOAT8_MAX
 from antiphon.layers.positions import RelativeBias
+
+if find_spec("flash_attn_interface") is not None:
+    from flash_attn_interface import flash_attn_varlen_func, flash_attn_with_kvcache
+else:
+    from fa3_fwd_interface import flash_attn_varlen_func, flash_attn_with_kvcache
 
 
 class FlashAttention3Full(FullAttention[FullBatch]):

@@ -72,7 +72,8 @@ def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
         for id_ in getattr(params, name) or ():
             if not 0 <= id_ < vocab_size:
                 raise SamplingError(
-                    f"{name} has token id {id_}; the vocabulary has 0 to {vocab_size - 1}"
+                    f"{name} has token id {id_}; the vocabulary has 0 to {vocab_size - 1}",
+                    parameter=name,
                 )
 
 
@@ -82,11 +83,13 @@ def checked_priority(priority: Any) -> int:
         return 0
     if type(priority).__name__ in ("bool", "bool_") or not isinstance(priority, Integral):
         raise PromptError(
-            f"priority must be a whole number (lower runs first), not {shown(priority)}"
+            f"priority must be a whole number (lower runs first), not {shown(priority)}",
+            parameter="priority",
         )
     if abs(int(priority)) > LARGEST:
         raise PromptError(
-            f"priority must be between -{LARGEST} and {LARGEST}, not {shown(int(priority))}"
+            f"priority must be between -{LARGEST} and {LARGEST}, not {shown(int(priority))}",
+            parameter="priority",
         )
     return int(priority)
 

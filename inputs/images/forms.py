@@ -5,6 +5,7 @@ import binascii
 import io
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,7 @@ def _read_bytes(content: bytes, name: str) -> "Image":
     if len(content) > MAX_FILE_BYTES:
         raise ImageError(f"{name}: over the limit of {MAX_FILE_BYTES} bytes")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
             _check_pixels(image, name)
             image.load()
             return _in_colors(image)
@@ -123,6 +124,15 @@ def _read_bytes(content: bytes, name: str) -> "Image":
         raise ImageError(f"{name}: over the limit of {MAX_PIXELS} pixels ({error})") from None
     except (OSError, SyntaxError) as error:  # PIL's words for a broken file
         raise ImageError(f"{name}: the image is broken or cut off ({error})") from error
+
+
+@cache
+def _formats() -> list[str]:
+    """All that Pillow reads, but for EPS: that is a program, which Ghostscript would run."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in Image.ID if name != "EPS"]
 
 
 def _check_pixels(image: "Image", name: str) -> None:

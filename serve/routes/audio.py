@@ -55,7 +55,7 @@ async def translate(form: Form, service: Shared) -> Response:
 def _upload(model: ServedModel, file: UploadFile) -> Upload:
     audio = model.engine.inputs.audio
     assert audio is not None
-    return Upload(file.file, file.size or 0, audio.sampling_rate)
+    return Upload(file.file, file.size or 0, audio.sampling_rate, param="file")
 
 
 async def _events(

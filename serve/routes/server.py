@@ -5,7 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from antiphon.serve.errors import ApiError
+from antiphon.config.errors import EngineDeadError, about
+from antiphon.inputs.prompts import unicode_text
+from antiphon.serve.errors import ApiError, as_api_error
 from antiphon.serve.load import note_workers
 from antiphon.serve.metrics import CONTENT_TYPE
 from antiphon.serve.replies import ERRORS
@@ -49,6 +51,9 @@ async def tokenize(body: TokenizeBody, service: Shared) -> dict[str, Any]:
     model = service.model(body.model)
     inputs = model.engine.inputs
 
+    with about("prompt"):
+        unicode_text(body.prompt)
+
     def tokenized() -> tuple[list[int], list[str] | None]:
         ids = inputs.tokenizer(body.prompt, add_special_tokens=body.add_special_tokens).input_ids
         names = inputs.tokenizer.convert_ids_to_tokens(ids) if body.return_token_strs else None
@@ -66,17 +71,29 @@ async def tokenize(body: TokenizeBody, service: Shared) -> dict[str, Any]:
 @router.get("/health")
 async def health(service: Shared) -> Response:
     """Whether the engines work: 200, or 503 if one has ended."""
-    for model in service.models.values():
-        model.engine.check_caller()
+    _check_engines(service)
     return JSONResponse({"status": "ok"})
 
 
 @router.get("/ready")
 async def ready(service: Shared) -> Response:
-    """Whether requests may come: 200, or 503 while the server starts or stops."""
+    """Whether requests for any model may come: 200, or 503 while the server starts or stops, and
+    once an engine has ended."""
     if not service.ready:
         raise ApiError(503, "the server is starting or stopping", code="not_ready", retry_after=1)
+    _check_engines(service)
     return JSONResponse({"status": "ready"})
+
+
+def _check_engines(service: Service) -> None:
+    """Raises ApiError for the first model whose engine has ended."""
+    for model in service.models.values():
+        try:
+            model.engine.check_caller()
+        except EngineDeadError as error:
+            answer = as_api_error(error)
+            answer.message = f"{model.name}: {answer.message}"
+            raise answer from None
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

@@ -1,13 +1,16 @@
 """Bodies of /v1/completions, /v1/chat/completions and /tokenize."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from antiphon.config.sampling import SamplingParams
+from antiphon.serve.errors import ApiError
 from antiphon.serve.schemas.base import Body, Refusals
 
 TokenIds = list[Annotated[int, Field(ge=0)]]
+MOST_STOPS = 16
 FREE_TEXT = "text is not restricted to a form yet"
 NO_TOOLS = "these models call no tools"
 SHARED_REFUSALS: Refusals = {
@@ -29,6 +32,12 @@ SAMPLING = (
 )  # fmt: skip
 
 
+def _few(stop: str | list[str] | None) -> str | list[str] | None:
+    if isinstance(stop, list) and len(stop) > MOST_STOPS:
+        raise ValueError(f"{len(stop)} texts: give at most {MOST_STOPS}")
+    return stop
+
+
 class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
     include_usage: bool = False
@@ -44,7 +53,7 @@ class TextBody(Body):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = None
     max_tokens: int | None = Field(None, ge=1)
-    stop: str | list[str] | None = Field(None, max_length=16)
+    stop: Annotated[str | list[str] | None, AfterValidator(_few)] = None
     seed: int | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
@@ -77,11 +86,21 @@ class TextBody(Body):
         """Raises SamplingError."""
         given = {name: getattr(self, name) for name in SAMPLING}
         if self.logit_bias is not None:
-            given["logit_bias"] = {int(id_): bias for id_, bias in self.logit_bias.items()}
+            given["logit_bias"] = dict(map(_biased, self.logit_bias.items()))
         given |= more
         return SamplingParams.of(
             {name: value for name, value in given.items() if value is not None}
         )
+
+
+def _biased(entry: tuple[str, float]) -> tuple[int, float]:
+    """Of JSON, whose keys are texts."""
+    name, bias = entry
+    if not re.fullmatch(r"-?[0-9]{1,20}", name):
+        raise ApiError(
+            400, f"'logit_bias' has {name[:40]!r} where token ids must be", param="logit_bias"
+        )
+    return int(name), bias
 
 
 class CompletionBody(TextBody):

@@ -227,7 +227,7 @@ def test_what_no_extra_installs_is_said_where_to_find(monkeypatch: pytest.Monkey
     monkeypatch.setattr("antiphon.attention.support.find_spec", lambda package: None)
     assert refusal("flash_attn_3", on_gpu("full", 64, BF16), (9, 0)) == (
         "flash_attn_interface is not installed (install it from the folder hopper of "
-        "github.com/Dao-AILab/flash-attention)"
+        "github.com/Dao-AILab/flash-attention, or 'antiphon[fa3-fwd]', a part of it)"
     )
 
 

@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from antiphon.benchmarks import local, peers, serving, shapes
+from antiphon.benchmarks import attention, local, peers, serving, shapes
 from antiphon.benchmarks.acceptance import acceptance
 from antiphon.benchmarks.commands import _folder, _numbers
+from antiphon.benchmarks.commands import app as bench
 from antiphon.benchmarks.report import plot, plot_attention, table, write_json
 from antiphon.benchmarks.steps import Work
 from antiphon.config.errors import ConfigurationError, RequestFailed
@@ -169,3 +172,30 @@ def test_what_cannot_be_measured_is_refused() -> None:
         pass
     with pytest.raises(ConfigurationError, match="'1,x' must be whole numbers"):
         _numbers("1,x")
+
+
+def test_sizes_of_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of vision encoders: 16 heads, no decodes. Other flags go before the preset."""
+    measured: list[tuple[str, attention.Sizes]] = []
+
+    def measure(name: str) -> Callable[..., list[dict[str, float]]]:
+        def rows(
+            machine: str, sizes: attention.Sizes, dtype: torch.dtype
+        ) -> list[dict[str, float]]:
+            measured.append((name, sizes))
+            return [{"us": 1.0}]
+
+        return rows
+
+    monkeypatch.setattr("antiphon.benchmarks.commands._need_gpu", lambda: None)
+    monkeypatch.setattr("antiphon.benchmarks.machine.measure", lambda: "a machine")
+    for name in ("full", "paged"):
+        monkeypatch.setattr(attention, name, measure(name))
+    for flags in (["--preset", "vit"], ["--preset", "vit", "--batches", "8"], []):
+        assert CliRunner().invoke(bench, ["attention", *flags]).exit_code == 0
+    vit = attention.Sizes([1, 2], [1024, 2048, 4096], [64, 80], 16, False)
+    everything = attention.PRESETS["all"]
+    assert measured == [
+        ("full", vit), ("full", vit._replace(batches=[8])), ("full", everything),
+        ("paged", everything),
+    ]  # fmt: skip

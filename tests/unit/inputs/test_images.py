@@ -112,6 +112,43 @@ def test_one_pixel() -> None:
     assert read_image(np.full((1, 1), 7, np.uint8)).getpixel((0, 0)) == (7, 7, 7)
 
 
+def test_no_program_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands EPS to Ghostscript."""
+    runs: list[Any] = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **_: runs.append(given))
+    box = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    with pytest.raises(ImageError, match="not readable as an image"):
+        read_image(box)
+    assert not runs
+
+
+@pytest.mark.parametrize("make", [lambda path: PNG, io.BytesIO, Path, str], ids=range(4))
+def test_the_size_of_a_file(
+    make: Callable[[Any], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+
+    def read() -> Image.Image:
+        return read_image(make(PNG if make is io.BytesIO else tmp_path / "a.png"))
+
+    monkeypatch.setattr("antiphon.inputs.images.forms.MAX_FILE_BYTES", len(PNG))
+    assert read().size == (6, 4)
+    monkeypatch.setattr("antiphon.inputs.images.forms.MAX_FILE_BYTES", len(PNG) - 1)
+    with pytest.raises(ImageError, match=f"over the limit of {len(PNG) - 1}"):
+        read()
+
+
+@pytest.mark.parametrize("make", [drawn, lambda: PNG, lambda: COLORS])
+def test_the_number_of_pixels(make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("forms", "arrays"):
+        monkeypatch.setattr(f"antiphon.inputs.images.{module}.MAX_PIXELS", 24)
+    assert read_image(make()).size == (6, 4)
+    for module in ("forms", "arrays"):
+        monkeypatch.setattr(f"antiphon.inputs.images.{module}.MAX_PIXELS", 23)
+    with pytest.raises(ImageError, match="6 x 4 pixels are over the limit of 23"):
+        read_image(make())
+
+
 def bomb() -> bytes:
     """A small file that says that it holds 100 000 x 100 000 pixels."""
 

@@ -1,0 +1,115 @@
+"""Odd requests: each is answered for what it is, with the name of what is wrong in it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from http_server import Running
+from paths import RECORDINGS
+
+COMPLETIONS, CHATS, TOKENIZE = "/v1/completions", "/v1/chat/completions", "/tokenize"
+SOUND = "/v1/audio/transcriptions"
+LONE = "\ud800"  # half of a surrogate pair, which JSON can hold and UTF-8 cannot
+NUMBERS = {"model": "numbers", "prompt": "in words: 7"}
+TEXT = {"type": "text", "text": "w7"}
+URL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+PIXEL = {"type": "image_url", "image_url": {"url": URL}}
+NOISE = {"type": "input_audio", "input_audio": {"data": "AAAA"}}
+
+
+@pytest.fixture(scope="module")
+def client(server: Running) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
+
+
+def post(client: httpx.Client, path: str, body: dict[str, Any]) -> httpx.Response:
+    headers = {"content-type": "application/json"}
+    return client.post(path, content=json.dumps(body).encode(), headers=headers)
+
+
+def chat(*parts: dict[str, Any], model: str = "sees", **fields: Any) -> dict[str, Any]:
+    message = {"role": "user", "content": list(parts), **fields}
+    limit = {} if model == "hears" else {"max_tokens": 2}
+    return {"model": model, **limit, "messages": [message]}
+
+
+WRONG: list[tuple[str, dict[str, Any], str, str]] = [
+    (COMPLETIONS, {**NUMBERS, "prompt": LONE}, "prompt", "half of a surrogate pair"),
+    (TOKENIZE, {"model": "numbers", "prompt": LONE}, "prompt", "half of a surrogate pair"),
+    (CHATS, chat({"type": "text", "text": LONE}), "messages", "half of a surrogate pair"),
+    (COMPLETIONS, {**NUMBERS, LONE: 1}, LONE, "there is no field"),
+    (COMPLETIONS, {**NUMBERS, "logit_bias": {"seven": 1}}, "logit_bias", "has 'seven' where"),
+    (COMPLETIONS, {**NUMBERS, "logit_bias": {"1.0": 1}}, "logit_bias", "has '1.0' where"),
+    (COMPLETIONS, {**NUMBERS, "logit_bias": {"-1": 1}}, "logit_bias", "has token id -1"),
+    (COMPLETIONS, {**NUMBERS, "stop": ["a"] * 17}, "stop", "17 texts: give at most 16"),
+    (COMPLETIONS, {**NUMBERS, "priority": 10**12}, "priority", "priority must be between"),
+    (COMPLETIONS, {**NUMBERS, "source_language": "en"}, "source_language", "knows no languages"),
+    (
+        CHATS,
+        chat({**TEXT, "image_url": {"url": URL}}),
+        "messages.0.content.0",
+        "is of type 'text' and has 'image_url', too",
+    ),
+    (
+        CHATS,
+        chat(TEXT, {**PIXEL, "text": "w7"}),
+        "messages.0.content.1",
+        "is of type 'image_url' and has 'text', too",
+    ),
+    (CHATS, chat(TEXT, model="numbers", name="Ada"), "messages.0.name", "knows no participants"),
+    (CHATS, chat(NOISE, model="hears", name="Ada"), "messages.0.name", "knows no participants"),
+    (CHATS, chat(NOISE, model="hears"), "messages", "not readable as audio"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "param", "message"), WRONG, ids=range(len(WRONG)))
+def test_what_is_wrong_is_named(
+    client: httpx.Client, path: str, body: dict[str, Any], param: str, message: str
+) -> None:
+    reply = post(client, path, body)
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert error["param"] == param
+    assert message in error["message"]
+
+
+def test_no_such_model(client: httpx.Client) -> None:
+    reply = post(client, COMPLETIONS, {**NUMBERS, "model": LONE})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (404, "model")
+
+
+@pytest.mark.parametrize("content", [b"no sound", b"ffconcat version 1.0\nfile x.wav\n"])
+def test_files_that_are_no_recordings(client: httpx.Client, content: bytes) -> None:
+    for stream in ("false", "true"):
+        files, data = {"file": ("x.wav", content)}, {"model": "hears", "stream": stream}
+        reply = client.post(SOUND, files=files, data=data)
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "file")
+
+
+RIGHT: list[tuple[str, dict[str, Any]]] = [
+    (COMPLETIONS, {**NUMBERS, "stop": "a stop of more than 16 letters"}),
+    (COMPLETIONS, {**NUMBERS, "stop": ["a stop"] * 16}),
+    (COMPLETIONS, {**NUMBERS, "user": LONE}),
+    (COMPLETIONS, {**NUMBERS, "logit_bias": {"3": 1}}),
+    (CHATS, chat({**TEXT, "image_url": None})),
+    (CHATS, chat(TEXT, name="Ada")),
+    (CHATS, chat(PIXEL, TEXT)),
+    (CHATS, chat()),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), RIGHT, ids=range(len(RIGHT)))
+def test_what_is_odd_and_right(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    reply = post(client, path, body)
+    assert reply.status_code == 200, reply.text
+
+
+def test_names_of_files_say_nothing(client: httpx.Client) -> None:
+    """Neither paths nor kinds of media are taken from them."""
+    recording = (RECORDINGS / "call.wav").read_bytes()
+    files = {"file": ("../../etc/passwd", recording, "text/html")}
+    reply = client.post(SOUND, files=files, data={"model": "hears"})
+    assert reply.json()["text"] == "call seven nine zero"
