@@ -286,8 +286,9 @@ class Scheduler:
         request.move(state)
         if was_running:
             self.residency.leave(request)
-        self.intake.leave(request)
-        self._deadlines.discard((request.deadline, request.order))
+        self.intake.leave(request, was_running)
+        if request.timeout is not None:
+            self._deadlines.discard((request.deadline, request.order))
         request.metrics.finished_at = self._clock()
         self.counters[state.value] += 1
         del self.requests[request.id]
