@@ -22,6 +22,7 @@ from antiphon.config.errors import AttentionBackendError
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.decoder.room import bytes_per_page
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.fitted import fitted
 from antiphon.families.halves import Half
 from antiphon.families.registry import families
 from antiphon.layers.tensor_files import files_by_tensor
@@ -122,7 +123,7 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
         *_quantization(model),
         f"  memory: {_memory(model, config, target)}",
     ]
-    config = model.fitted(config)
+    config = fitted(model, config)
     layout = Layout.of(model, config)
     lines += layout.lines(model, config, target)
     halves = []

@@ -29,6 +29,7 @@ from antiphon.decoder.rank_commands import Followers, Launch, no_followers
 from antiphon.decoder.room import arena_tokens
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.detokenizer import late_texts
 from antiphon.kv.batch_share import SharedBatch
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
@@ -84,7 +85,8 @@ class DecoderReplica:
         self._launched, self._refused = 0, dict[int, tuple[int, ...]]()
         lanes = self.runner.ranks.parallel.pipeline
         limits = _limits(model, config, self.runner, lanes)
-        self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))
+        pages = PagePool(self.runner.pool.num_pages)
+        self.scheduler = Scheduler(limits, pages, new_text=late_texts(model))
         self._ask_encoders, self._withdraw_encodes = ask_encoders, withdraw_encodes
         # Steps whose results may be missing while the next one is planned.
         steps = config.scheduler.num_scheduler_steps * lanes
@@ -108,9 +110,10 @@ class DecoderReplica:
         self.incoming.accept(self.rests)  # the requests of computed states become ready
         self._request_encodes()  # for waiting requests, within the budget
         plan = self._next_plan()  # which sequences run now
+        if plan is not None:
+            self._begin(plan)  # it may be the last to read hidden states that are dropped now
         self._discard_unwanted()  # requests that ended meanwhile may have been the last to wait
         if plan is not None:
-            self._begin(plan)
             while self._is_ahead(plan.lane):
                 self._settle(self._in_flight.popleft())
         elif self._in_flight:  # maybe what the next plan waits for

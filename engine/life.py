@@ -23,6 +23,7 @@ from antiphon.engine.preparation import Preparation
 from antiphon.engine.requests import OpenRequests
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.draft import looks_up, with_draft
+from antiphon.families.fitted import fitted
 from antiphon.inputs.encoder_inputs import EncoderInputs
 from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.processor import InputProcessor
@@ -45,7 +46,7 @@ class EngineLife:
     def __init__(self, model: str, **options: Any) -> None:
         config = resolve(model, options)
         model_config = ModelConfig.load(config.model)
-        config = model_config.fitted(config)
+        config = fitted(model_config, config)
         model_config = with_draft(model_config, config)
         layout = config.layout(config.workers.placement == "colocated")
         for half in filter(None, (model_config.encoder, model_config.decoder_half)):

@@ -174,6 +174,11 @@ class ArenaRows:
                     del owned.writers[writer]
             self._release_if_idle(key)
 
+    def is_written(self, key: str) -> bool:
+        """True while an encoder may write the rows of `key`: they do not become free yet."""
+        owned = self._owned.get(key)
+        return owned is not None and bool(owned.writers)
+
     # ------------------------------------------------------------------ free rows
 
     def _release_if_idle(self, key: str) -> None:

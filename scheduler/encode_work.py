@@ -33,6 +33,7 @@ class Work:
     asked_at: float  # the last time
     waiters: dict[RequestId, Request] = field(default_factory=dict)
     arrived: bool = False
+    is_written: bool = False  # it has arrived, and an encoder may write it once more
     withdrawn: bool = False  # a withdrawal was sent and is not confirmed
 
     def overdue_error(self, timeout: float) -> str:

@@ -14,8 +14,9 @@ wait for it. Its life:
       leave           its last waiting request ended. Work that is not done yet is withdrawn; its
                       encoder answers with `confirm_withdrawal`, or with the states all the same
 
-Hidden states stay in the arena when their work is done, until other work needs the room: who asks
-for them meanwhile has them at once. Each method says what messages that come twice or late do.
+Hidden states stay in the arena when their work is done, until other work needs the room (but for
+those that an encoder may still write): who asks for them meanwhile has them at once. Each method
+says what messages that come twice or late do.
 """
 
 import itertools
@@ -33,11 +34,10 @@ ASK_AGAIN_SECONDS = 5.0  # without a sign of work: a message may have been lost
 
 
 class EncodeLedger:
-    """Encoder work that was asked for, and the requests that wait for it.
-
-    `room`: tokens of hidden states that the arena holds. `timeout`: seconds after which work
-    without a sign of its encoder is lost. `clock`: seconds, never set back. `counters` gets
-    "encodes", "encodes_asked_again", "kept_states_hits", "lost_encodes", "withdrawn_encodes".
+    """Encoder work that was asked for, and the requests that wait for it. `room`: tokens of hidden
+    states that the arena holds. `timeout`: seconds after which work without a sign of its encoder
+    is lost. `clock`: seconds, never set back. `counters` gets "encodes", "encodes_asked_again",
+    "kept_states_hits", "lost_encodes", "withdrawn_encodes".
     """
 
     def __init__(
@@ -150,15 +150,16 @@ class EncodeLedger:
         """True if the arena has room for the hidden states of `key`, and they are not here."""
         return key in self._work and not self._work[key].arrived
 
-    def arrive(self, key: str) -> list[Request]:
+    def arrive(self, key: str, is_written: bool = False) -> list[Request]:
         """Hidden states of `key` are here; returns the requests that waited for them. Changes
-        nothing for states that `expects` did not expect: they were not taken in."""
+        nothing for states that `expects` did not expect. `is_written`: an encoder was asked for
+        them too, and may write them again. They would make no room for others, and are not kept."""
         work = self._work.get(key)
         if work is None or work.arrived:
             return []
         self._answers.note(work, self._clock())
         self.pool.answer(work.encoder, work.media.num_tokens)
-        work.arrived = True
+        work.arrived, work.is_written = True, is_written
         self.pool.suspects.end(key)
         if not work.waiters:
             self._close(key)
@@ -192,10 +193,11 @@ class EncodeLedger:
             self.pool.suspects.end(key)
         work = self._work.pop(key)
         self.tokens -= work.media.num_tokens
-        if work.arrived:
+        if work.arrived and not work.is_written:
             self.kept.add(key, work.media.num_tokens)
         else:
             self._unwanted.append(key)  # an encoder may have been given rows for it
+        if not work.arrived:
             self.pool.answer(work.encoder, work.media.num_tokens)
         return list(work.waiters.values())
 
@@ -236,9 +238,7 @@ class EncodeLedger:
     def drop_overdue(self) -> list[tuple[str, list[Request]]]:
         """Closes work whose hidden states will not come: a message was lost, or its worker hangs.
         Returns an error for each, with the requests that waited. Work that its encoder has passed
-        over, or whose encoder says nothing at all, is lost after `timeout` (see `Answers`), and its
-        share of the budget is free again.
-        """
+        over, or whose encoder says nothing at all, is lost after `timeout` (see `Answers`)."""
         now = self._clock()
         if now < self._next_check:
             return []

@@ -224,10 +224,10 @@ class Intake:
                 return False
         return True
 
-    def encoded(self, key: str) -> None:
+    def encoded(self, key: str, is_written: bool) -> None:
         """The hidden states of `key` are in the arena. Requests that need no others are
         ready."""
-        for request in self.encodes.arrive(key):
+        for request in self.encodes.arrive(key, is_written):
             if request.state is RequestState.ENCODING and self._has_inputs(request):
                 request.metrics.encoded_at = self._clock()
                 self._enqueue(request, RequestState.READY)
