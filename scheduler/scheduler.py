@@ -288,8 +288,7 @@ class Scheduler:
         if was_running:
             self.residency.leave(request)
         self.intake.leave(request, was_running)
-        if request.timeout is not None:
-            self._deadlines.discard((request.deadline, request.order))
+        self._deadlines.discard((request.deadline, request.order))
         request.metrics.finished_at = self._clock()
         self.counters[state.value] += 1
         del self.requests[request.id]
