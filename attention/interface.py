@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 
@@ -58,8 +59,7 @@ class FullBatch:
         return cls(lengths, cumulative(lengths).to(device), int(lengths.max()))
 
 
-@dataclass(frozen=True)
-class PagedBatch:
+class PagedBatch(msgspec.Struct, frozen=True):
     """Queries packed one after the other; keys and values in pages.
 
     Causal queries are the last `query_lens` of their sequence's `kv_lens` positions; cross
@@ -185,8 +185,7 @@ class PagedAttention(AttentionBackend, Generic[M]):
         [pages, page_size, kv_heads, head_dim]."""
 
 
-@dataclass(frozen=True)
-class PlannedAttention(Generic[M]):
+class PlannedAttention(msgspec.Struct, Generic[M], frozen=True):
     """Paged attention of one kind in one step: a backend with the metadata that it made."""
 
     backend: PagedAttention[M]

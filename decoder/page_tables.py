@@ -64,11 +64,12 @@ class PageTables:
     ) -> None:
         """Writes the rows of slots that have a new owner, and the `changes` of others, on the
         device in one copy. The last one counts where a slot had several."""
+        if not (entries or changes):
+            return
         for entry in entries:
             self.self_pages[entry.slot, : len(entry.self_pages)] = entry.self_pages
         attended = [CrossChange(e.slot, e.cross_pages, e.cross_len, e.sees) for e in entries]
-        if changes := [*attended, *changes]:
-            self._attend(changes)
+        self._attend([*attended, *changes])
 
     def _attend(self, changes: Sequence[CrossChange]) -> None:
         for slot, pages, length, _ in changes:

@@ -145,8 +145,9 @@ class DecoderReplica:
     def _begin(self, plan: StepPlan) -> None:
         """Puts a step in flight. If it cannot be launched its requests fail, and the others go
         on."""
-        self._others.tell(Launch(plan, self._launched, tuple(self._refused.items())))
-        self._refused = {}
+        if self._others.exist:
+            self._others.tell(Launch(plan, self._launched, tuple(self._refused.items())))
+            self._refused = {}
         step = StepInFlight(plan)
         if self._launches_late or self._launch(step):
             self._in_flight.append(step)
@@ -159,15 +160,19 @@ class DecoderReplica:
         except Exception as error:  # whatever the model or the device raised
             self._fail(step.plan, error)
             return False
-        refused = step.launched.refused
         self._launched = step.plan.number
-        if refused:
-            self._refused[step.plan.number] = tuple(refused)
+        if refused := step.launched.refused:
+            self._note_refused(step.plan, refused)
+        return True
+
+    def _note_refused(self, plan: StepPlan, refused: dict[int, Exception]) -> None:
+        """Fails the requests whose settings the device could not take; for other ranks, too."""
+        if self._others.exist:
+            self._refused[plan.number] = tuple(refused)
         for slot, refusal in refused.items():
             # With other steps in flight its request may have ended.
-            if self.scheduler.batch.is_live(step.plan)[step.plan.slots == slot].any():
+            if self.scheduler.batch.is_live(plan)[plan.slots == slot].any():
                 self.scheduler.fail_slot(slot, describe(refusal))
-        return True
 
     def _catch_up(self) -> None:
         """Launches what other ranks have been told to. What follows may wait for them."""

@@ -21,9 +21,9 @@ from antiphon.decoder.cross_kv import CrossKV, cross_write_sizes
 from antiphon.decoder.embeddings import put_embeddings
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
+    NO_SHAPES,
     DecoderGraphs,
     GraphChoice,
-    choose_graph,
     draft_shapes,
     step_shapes,
 )
@@ -250,21 +250,22 @@ class DecoderRunner:
             finished = FinishedStep(self.outputs.samples.first(len(plan.slots)))
         else:
             finished = self.outputs.finish(plan, inputs.shape)
-            self.links.send_tokens(finished.samples.tokens)
+            self.links.send_tokens(finished.samples)
         return LaunchedStep.of(finished, refused, self.ranks.limit)
 
     def _take_changes(self, plan: StepPlan) -> dict[int, Exception]:
         """Pages, tokens and settings of new sequences. Returns as `Slots.admit`."""
         if copies := plan.page_copies:
             self.pool.copy_pages(np.array([*copies.values()]), np.array([*copies]))
-        self.tables.move(plan.beam_moves)
+        if len(plan.beam_moves):
+            self.tables.move(plan.beam_moves)
+            self.slots.move(plan.beam_moves)
         self.tables.admit([*plan.forks, *plan.admissions], plan.cross_changes)
-        self.slots.move(plan.beam_moves)
         self.slots.fork(plan.forks)
         return self.slots.admit(plan.admissions)
 
     def choose_graph(self, plan: StepPlan) -> GraphChoice:
-        return choose_graph(plan, () if self.graphs is None else self.graphs.shapes)
+        return (NO_SHAPES if self.graphs is None else self.graphs.shapes).choose(plan)
 
     # ------------------------------------------------------------------ what graphs hold
 

@@ -4,6 +4,7 @@ before its first request."""
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from antiphon.config.decoding_rules import BeamRules, DecodingRules, TimestampRules
@@ -69,7 +70,7 @@ class ScratchSequence:
         count = min(count, self.max_len - 2)
         plan, one = self._plan(1 + count, 1 + count, None), np.ones(1, np.int64)
         tokens = np.zeros((1, count), np.int64) if looked_up else None
-        return replace(plan, drafts=PlannedDrafts(count * one, count, tokens, one))
+        return msgspec.structs.replace(plan, drafts=PlannedDrafts(count * one, count, tokens, one))
 
     def _admission(self, prompt: int, params: SamplingParams, rules: DecodingRules) -> Admission:
         return Admission(

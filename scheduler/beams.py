@@ -11,10 +11,11 @@ given up has written is freed before a copy is made. So a search that has begun 
 asking for more pages than it has; only growing needs some, as for every sequence.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from antiphon.kv.pages import PagePool, pages_for
 from antiphon.scheduler.batch import Batch

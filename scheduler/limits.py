@@ -99,13 +99,16 @@ def _bad_value(request: Request) -> str | None:
 
 def _bad_positions(request: Request) -> str | None:
     """Inputs that stand in the prompt must lie within it, one behind the other."""
-    cross = [media for media in request.inputs if media.position is None]
+    inputs = request.inputs
+    if not inputs or (len(inputs) == 1 and inputs[0].position is None and inputs[0].token is None):
+        return None
+    cross = [media for media in inputs if media.position is None]
     if problem := _bad_tokens(cross, len(request.prompt_token_ids)):
         return problem
-    if len(cross) == len(request.inputs):
+    if len(cross) == len(inputs):
         return None
     first_free = 0
-    for media in sorted(request.inputs, key=lambda media: media.position or 0):
+    for media in sorted(inputs, key=lambda media: media.position or 0):
         if media.position is None:
             continue
         end = operator.index(media.position) + media.num_tokens

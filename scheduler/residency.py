@@ -75,10 +75,10 @@ class Residency:
         page_size = self.batch.page_size
         pages = self.cross_pages.allocate_keyed(cross.key, cross.num_pages(page_size))
         assert pages is not None
+        if cross.is_whole:
+            return pages, CrossWrite(cross.key, cross.longest, pages)
         sources = cross.sources(page_size)
         count = sum(source.length for source in sources)
-        if [source.key for source in sources] == [cross.key]:
-            return pages, CrossWrite(cross.key, count, pages)
         return pages, CrossWrite(cross.key, count, pages, sources)
 
     def _view(self, request: Request, pages: np.ndarray, token: int) -> CrossChange:

@@ -287,7 +287,7 @@ class Scheduler:
         request.move(state)
         if was_running:
             self.residency.leave(request)
-        self.intake.leave(request)
+        self.intake.leave(request, was_running)
         self._deadlines.discard((request.deadline, request.order))
         request.metrics.finished_at = self._clock()
         self.counters[state.value] += 1

@@ -1,9 +1,9 @@
 """What the runner needs of a decoder, whatever its structure."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from functools import cached_property
 
+import msgspec
 import torch
 from torch import nn
 
@@ -16,8 +16,7 @@ from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.rotary import HeadNorms
 
 
-@dataclass(frozen=True)
-class DecoderStep:
+class DecoderStep(msgspec.Struct, frozen=True):
     """What all layers of one step share: pages, where to write, and the planned attentions."""
 
     pool: KVPool

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from simulated_decoder import END, SimulatedDecoder, make_request, make_scheduler, start
@@ -131,7 +132,7 @@ def test_where_every_token_is_barred_the_request_fails() -> None:
 
     def barred(*args: Any) -> Any:
         candidates = choose(*args)
-        return replace(candidates, scores=np.full_like(candidates.scores, np.nan))
+        return msgspec.structs.replace(candidates, scores=np.full_like(candidates.scores, np.nan))
 
     decoder._candidates = barred  # type: ignore[method-assign]
     (end,) = run(decoder, search(0, size=2)).values()
