@@ -3,6 +3,7 @@
 The supervisor and the engine that starts it both use this. Neither needs torch for it.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -122,14 +123,29 @@ class Blueprint:
 
     def start(self, incarnation: Incarnation, role: str) -> Started:
         """Starts a process for each rank and lets it load. Returns at once."""
-        parallel, workers = self.parallel(role), self.config.workers
+        parallel = self.parallel(role)
         if parallel.num_ranks == 1:
             return self._start(incarnation, role, self._actor().remote())
-        stages = [self._reserve(parallel.tensor) for _ in range(parallel.pipeline)]
-        handles = [
-            self._actor(stages[parallel.stage_of(rank)], parallel.tensor_rank_of(rank)).remote()
-            for rank in range(parallel.num_ranks)
-        ]
+        with ExitStack() as undo:  # a start that fails halfway leaves nothing
+            stages = []
+            for _ in range(parallel.pipeline):
+                if (group := self._reserve(parallel.tensor)) is not None:
+                    undo.callback(remove_placement_group, group)
+                stages.append(group)
+            handles = []
+            for rank in range(parallel.num_ranks):
+                actor = self._actor(stages[parallel.stage_of(rank)], parallel.tensor_rank_of(rank))
+                handles.append(handle := actor.remote())
+                undo.callback(ray.kill, handle, no_restart=True)
+            leader = self._load(incarnation, role, parallel, handles)
+            undo.pop_all()
+        return leader._replace(reserved=tuple(group for group in stages if group is not None))
+
+    def _load(
+        self, incarnation: Incarnation, role: str, parallel: Parallel, handles: list[Any]
+    ) -> Started:
+        """Lets the ranks of one replica load. Returns its leader with the followers."""
+        workers = self.config.workers
         store = handles[0].open_store.remote()
         started = [
             self._start(
@@ -142,8 +158,7 @@ class Blueprint:
             for rank, handle in enumerate(handles)
         ]
         leader = started.pop(parallel.leader)
-        reserved = tuple(group for group in stages if group is not None)
-        return leader._replace(followers=tuple(started), reserved=reserved)
+        return leader._replace(followers=tuple(started))
 
     def _reserve(self, count: int) -> Any:
         """Room for the ranks of one stage, on one node; None where they ask for nothing."""

@@ -109,7 +109,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
 
     def held(self) -> bytes:
         """As `WorkerActor.held`: of the keys in the cross-attention cache."""
-        return sketch(self.replica.scheduler.pages.keys)
+        return sketch(self.replica.scheduler.pages.cross.keys)
 
     def connect(self, links: Links, followers: Sequence[Address] = ()) -> None:
         """Starts the loop. `links`: encoders by the names in requests, and frontends. `followers`:

@@ -44,18 +44,18 @@ class EncodeAsks:
 
     def _life(self, encoder: str) -> Incarnation | None:
         """The present one; None if nobody has told of it."""
-        epochs = self._scheduler.encodes.epochs or {}
+        epochs = self._scheduler.encodes.pool.epochs or {}
         return Incarnation(encoder, epochs[encoder]) if encoder in epochs else None
 
     def _job(self, media: Media, encoder: str, writer: Incarnation | None) -> EncodeJob:
         encodes = self._scheduler.encodes
-        requests = encodes.waiting([media.key])
+        requests = encodes.waiters(media.key)
         return EncodeJob(
             media.key,
             media.num_tokens,
             self._name,
-            frontends=tuple({request.id.frontend: None for request in requests}),
-            sent_ahead=any(request.encoder == encoder for request in requests),
+            frontends=tuple(dict.fromkeys([request.id.frontend for request in requests])),
+            sent_ahead=encoder in [request.encoder for request in requests],
             place=None if writer is None else self._places.place(media, writer),
             trial=encodes.pool.suspects.is_suspect(media.key),
         )

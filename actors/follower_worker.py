@@ -41,7 +41,6 @@ class FollowerWorker(Worker[Never]):
         super().__init__()
         self.follower, self._wire = follower, wire
         self._channel: RankInbox | None = None
-        self._rests = True
 
     def listen(self, host: Host, epoch: int) -> RankAddress:
         """Where commands of the leader's life `epoch` are to be sent. They wait until the loop
@@ -66,12 +65,14 @@ class FollowerWorker(Worker[Never]):
         finally:
             self._channel.close()
 
-    def _drain(self) -> None:
+    def _drain(self) -> bool:
+        """True if no command came: what one asks for is done by then."""
         assert self._channel is not None
-        self._rests = True
+        rests = True
         for command in self._channel.commands(self.poll_timeout):
-            self._rests = False
+            rests = False
             self.follower.handle(command)
+        return rests
 
     def run_once(self) -> None:
         """All work comes with commands."""
@@ -85,11 +86,6 @@ class FollowerWorker(Worker[Never]):
     @property
     def device(self) -> torch.device:
         return self.follower.device
-
-    @property
-    def rests(self) -> bool:
-        """True if no command came: what one asks for is done by then."""
-        return self._rests
 
     @property
     def poll_timeout(self) -> float:

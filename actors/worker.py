@@ -52,12 +52,12 @@ class Worker(Loop, Generic[Message]):
         with torch.cuda.stream(stream):
             while not self.closing.is_set():
                 self.turned_at = time.monotonic()
-                self._drain()
-                self._memory.note(is_idle=self.rests)
+                self._memory.note(is_idle=self._drain())
                 self.run_once()
 
-    def _drain(self) -> None:
-        """Handles every message in the inbox; waits up to `poll_timeout` for the first one."""
+    def _drain(self) -> bool:
+        """Handles every message in the inbox; waits up to `poll_timeout` for the first one. True
+        if there was nothing to do when the loop came round."""
         timeout = self.poll_timeout
         try:
             message = self.inbox.get(timeout=timeout) if timeout else self.inbox.get_nowait()
@@ -65,7 +65,7 @@ class Worker(Loop, Generic[Message]):
                 self._handle_guarded(message)
                 message = self.inbox.get_nowait()
         except queue.Empty:
-            return
+            return timeout == IDLE_SECONDS
 
     def _handle_guarded(self, message: Message) -> None:
         try:
@@ -87,11 +87,6 @@ class Worker(Loop, Generic[Message]):
     @abstractmethod
     def poll_timeout(self) -> float:
         """How many seconds the loop may wait for a message: 0, POLL_SECONDS or IDLE_SECONDS."""
-
-    @property
-    def rests(self) -> bool:
-        """True if there was nothing to do when the loop came round."""
-        return self.poll_timeout == IDLE_SECONDS
 
     @abstractmethod
     def handle(self, message: Message) -> None:

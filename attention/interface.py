@@ -2,9 +2,11 @@
 
 `FullAttention` is an encoder's bidirectional attention over packed sequences. `PagedAttention` is
 a decoder's: `causal` self-attention and `cross` attention to the encoder's tokens, both over keys
-and values in pages. Once a step, `plan` does the host's work for a batch and returns the
-backend's metadata. Then every layer calls `run` with it, which neither allocates what a CUDA
-graph can't hold nor waits for the device. Keys and values are written by `kv.pool`, never here.
+and values in pages. Where cross-attention reads the encoder's hidden states in their place it is
+`latent`: one head of keys, as wide as the states, which are the values too. Once a step, `plan`
+does the host's work for a batch and returns the backend's metadata. Then every layer calls `run`
+with it, which neither allocates what a CUDA graph can't hold nor waits for the device. Keys and
+values are written by `kv.pool`, never here.
 
 A batch holds its lengths twice: as numpy arrays, for backends that plan on the host, and as
 tensors on the device, for kernels that read lengths and page tables themselves. Graphs are
@@ -15,12 +17,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 
 from antiphon.layers.positions import RelativeBias
 
-Kind = Literal["full", "causal", "cross"]
+Kind = Literal["full", "causal", "cross", "latent"]
 M = TypeVar("M")  # a backend's metadata: what `plan` returns and `run` reads
 
 
@@ -56,8 +59,7 @@ class FullBatch:
         return cls(lengths, cumulative(lengths).to(device), int(lengths.max()))
 
 
-@dataclass(frozen=True)
-class PagedBatch:
+class PagedBatch(msgspec.Struct, frozen=True):
     """Queries packed one after the other; keys and values in pages.
 
     Causal queries are the last `query_lens` of their sequence's `kv_lens` positions; cross
@@ -183,8 +185,7 @@ class PagedAttention(AttentionBackend, Generic[M]):
         [pages, page_size, kv_heads, head_dim]."""
 
 
-@dataclass(frozen=True)
-class PlannedAttention(Generic[M]):
+class PlannedAttention(msgspec.Struct, Generic[M], frozen=True):
     """Paged attention of one kind in one step: a backend with the metadata that it made."""
 
     backend: PagedAttention[M]

@@ -39,10 +39,14 @@ BACKENDS = {
             float8=True,
             graphs="none",
         ),
+        latent=Support(
+            "SdpaPaged", ANY_FLOAT, CPU | CUDA, score_cap=True, grouped_heads=True, graphs="none"
+        ),
     ),
     "cpu_paged": Row(
         "cpu_paged",
         paged=Support("CpuPaged", frozenset({"float32"}), CPU, bias=True, grouped_heads=True),
+        latent=Support("CpuPaged", frozenset({"float32"}), CPU, grouped_heads=True),
         package="numba",
     ),
     "flash_attn": Row(
@@ -163,6 +167,9 @@ BACKENDS = {
             max_head_dim=256,
             float8=True,
             min_capability=(8, 0),
+        ),
+        latent=Support(
+            "TritonLatent", ANY_FLOAT, grouped_heads=True, max_head_dim=2048, min_capability=(8, 0)
         ),
         package="triton",
     ),

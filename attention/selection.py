@@ -164,8 +164,8 @@ def select_paged(
     half: str, requested: str, specs: list[AttentionSpec]
 ) -> list[PagedAttention[object]]:
     """One object per spec of a decoder, all of the backend that `choose` names."""
-    backend = backend_row(choose(half, requested, specs)).paged_class()
-    return [backend(spec) for spec in specs]
+    row = backend_row(choose(half, requested, specs))
+    return [row.paged_class(spec.kind)(spec) for spec in specs]
 
 
 def _group(spec: AttentionSpec) -> str:

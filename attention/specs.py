@@ -1,8 +1,11 @@
 """Which attention a half needs: for the runners to select, and for `antiphon info` to show."""
 
+from dataclasses import replace
+
 import torch
 
 from antiphon.attention.interface import AttentionSpec, Kind
+from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import DecoderOptions
 from antiphon.families.halves import Half
 from antiphon.kernels.formats import FLOAT8
@@ -15,13 +18,38 @@ def encoder_spec(half: Half, target: Target, shard: Shard | None = None) -> Atte
     return _spec("full", half, target, None, shard=shard)
 
 
+def check_cross_attention(half: Half, options: DecoderOptions) -> None:
+    """Raises ConfigurationError if `half`, a decoder, cannot attend to hidden states and `options`
+    want it to."""
+    if not options.attends_to_states:
+        return
+    if half.needs_keys:
+        raise ConfigurationError(
+            f"cross_attention='latent' is not possible for a {half.structure} decoder: "
+            f"{half.needs_keys}. Leave it out, or give 'kv'"
+        )
+    if options.kv_cache_dtype == "fp8":
+        raise ConfigurationError(
+            "cross_attention='latent' keeps hidden states as they are, not in float8: leave out "
+            "kv_cache_dtype='fp8', or give cross_attention='kv'"
+        )
+
+
 def decoder_specs(
     half: Half, target: Target, options: DecoderOptions, shard: Shard | None = None
 ) -> list[AttentionSpec]:
-    """Causal attention, then cross attention if the half has it; of the heads of one rank."""
-    kinds: list[Kind] = ["causal", "cross"] if half.cross_attention else ["causal"]
+    """Causal attention, then cross attention if the half has it, as `options` want it; of the heads
+    of one rank. Raises as `check_cross_attention`."""
+    check_cross_attention(half, options)
     kv_dtype = FLOAT8 if options.kv_cache_dtype == "fp8" else None
-    return [_spec(kind, half, target, options.kv_page_size, kv_dtype, shard) for kind in kinds]
+    sizes = (target, options.kv_page_size, kv_dtype, shard)
+    causal = _spec("causal", half, *sizes)
+    if not half.cross_attention:
+        return [causal]
+    if not options.attends_to_states:
+        return [causal, _spec("cross", half, *sizes)]
+    latent = _spec("latent", half, *sizes)
+    return [causal, replace(latent, num_kv_heads=1, head_dim=half.cross_size or half.hidden_size)]
 
 
 def _spec(
@@ -41,7 +69,7 @@ def _spec(
         scale=half.attention_scale,
         dtype=target.dtype,
         device=target.device,
-        bias=half.relative_bias and kind != "cross",
+        bias=half.relative_bias and kind in ("full", "causal"),
         score_cap=half.score_cap,
         window_bias=half.window_bias and kind == "full",
         page_size=page_size,

@@ -1,4 +1,5 @@
-"""What is declared of an attention backend: what it can do, and where it comes from."""
+"""What is declared of an attention backend: what it can do, and where it comes from. The table is
+in `registry.py`."""
 
 import importlib
 from dataclasses import dataclass
@@ -38,11 +39,13 @@ class Support:
 
 @dataclass(frozen=True)
 class Row:
-    """One backend: its attention in encoders (`full`) and in decoders (`paged`), if it has it."""
+    """One backend: its attention in encoders (`full`), in decoders (`paged`), and in decoders to an
+    encoder's hidden states (`latent`), if it has it."""
 
     module: str  # in attention/backends/
     full: Support | None = None
     paged: Support | None = None
+    latent: Support | None = None
     package: str | None = None  # what must be importable, and is named in the refusal
     distribution: str | None = None  # what must be installed, where another one has its module too
     extra: str | None = None  # the extra of ours that installs it
@@ -51,6 +54,8 @@ class Row:
     instead: "Row | None" = None
 
     def support(self, kind: "Kind") -> Support | None:
+        if kind == "latent":
+            return self.latent
         return self.full if kind == "full" else self.paged
 
     @property
@@ -88,12 +93,13 @@ class Row:
         assert issubclass(implementation, FullAttention)
         return implementation
 
-    def paged_class(self) -> "type[PagedAttention[object]]":
+    def paged_class(self, kind: "Kind") -> "type[PagedAttention[object]]":
         """As `full_class`."""
         from antiphon.attention.interface import PagedAttention
 
-        assert self.paged is not None
-        implementation = self._load(self.paged)
+        support = self.support(kind)
+        assert support is not None
+        implementation = self._load(support)
         assert issubclass(implementation, PagedAttention)
         return implementation
 

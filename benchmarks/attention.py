@@ -88,7 +88,7 @@ def paged(machine: Machine, sizes: Sizes, dtype: torch.dtype) -> list[Row]:
                 page_size=page_size, kv_dtype=kv,
             )  # fmt: skip
             backends = {
-                name: backend_row(name).paged_class()(spec)
+                name: backend_row(name).paged_class(spec.kind)(spec)
                 for name in _usable(spec)
                 if (name == "flash_attn") == (page_size == 256)
             }

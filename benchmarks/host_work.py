@@ -74,8 +74,9 @@ class HostWork:
                     seed=0,
                 )
             )
-        for command in self.scheduler.next_encodes():
-            self.scheduler.encoded(command.media.key)
+        while commands := self.scheduler.next_encodes():
+            for command in commands:
+                self.scheduler.encoded(command.media.key)
         plan = self._plan()
         self.inputs.tables.admit(plan.admissions)
         self.scheduler.postprocess(plan, self.result)

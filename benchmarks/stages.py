@@ -24,6 +24,7 @@ from antiphon.decoder.launched_step import LaunchedStep
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.fitted import fitted
 from antiphon.runtime.device import Target
 from antiphon.runtime.groups import Group
 from antiphon.runtime.joining import join, limit_waiting
@@ -111,7 +112,7 @@ class _Rank:
     def __init__(self, seat: Seat, folder: str, options: dict[str, Any]) -> None:
         self.seat, self.config = seat, resolve(folder, options)
         self.model = ModelConfig.load(self.config.model)
-        self.config = self.model.fitted(self.config)
+        self.config = fitted(self.model, self.config)
         target = Target.resolve(self.config.model, self.model.raw, self.model.family)
         self.device = target.device
         ranks = join(seat.spec, seat.address, HOST, self.device)
@@ -197,7 +198,7 @@ def measure(
     there are too few GPUs."""
     config = resolve(folder, options)
     model = ModelConfig.load(config.model)
-    config = model.fitted(config)
+    config = fitted(model, config)
     layout = config.layout(config.workers.placement == "colocated")
     most = max(parallel.num_ranks for parallel in layout.values())
     device = _device(model, config, most)

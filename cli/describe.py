@@ -20,9 +20,10 @@ from antiphon.attention.specs import decoder_specs, encoder_spec
 from antiphon.cli.layout import Layout
 from antiphon.config.errors import AttentionBackendError
 from antiphon.config.options import EngineConfig, resolve
-from antiphon.decoder.room import bytes_per_page
+from antiphon.decoder.room import bytes_of_sequence
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.draft import with_draft
+from antiphon.families.fitted import fitted
 from antiphon.families.halves import Half
 from antiphon.families.registry import families
 from antiphon.layers.tensor_files import files_by_tensor
@@ -75,13 +76,14 @@ def _version(name: str) -> str:
 def describe_machine() -> str:
     """Every attention backend, with the reason if it isn't usable here, and every architecture."""
     device, dtype, capability = _device()
-    lines = ["attention backends (full: encoder; causal, cross: decoder; bias: T5's):"]
+    lines = ["attention backends (full: encoder; causal, cross, latent: decoder; bias: T5's):"]
     kinds: list[tuple[Kind, bool]] = [
         ("full", False),
         ("full", True),
         ("causal", False),
         ("causal", True),
         ("cross", False),
+        ("latent", False),
     ]
     for name in BACKENDS:
         for kind, bias in kinds:
@@ -124,7 +126,7 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
         *_quantization(model),
         f"  memory: {_memory(model, config, target)}",
     ]
-    config = model.fitted(config)
+    config = fitted(model, config)
     layout = Layout.of(model, config)
     lines += layout.lines(model, config, target)
     halves = []
@@ -181,11 +183,8 @@ def _files(folder: Path) -> set[str]:
 
 
 def _kv_memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
-    page_size = config.decoder.kv_page_size
-    page_bytes = bytes_per_page(model, config, target)
-    lengths = (model.max_decoder_len, model.max_encoder_len)
-    pages = sum(math.ceil(length / page_size) for length in lengths)
-    return f"{pages * page_bytes / MIB:.1f} MiB of KV cache for one sequence of full length"
+    size = bytes_of_sequence(model, config, target) / MIB
+    return f"{size:.1f} MiB of KV cache for one sequence of full length"
 
 
 def count_parameters(folder: Path) -> int | None:

@@ -75,7 +75,7 @@ class HalfOptions:
     )
     pipeline_layers: str | None = option(
         None,
-        "layers of each stage, as in 10,11,11; by default about equally many",
+        "layers of each stage, as in 10,11,11; by default by their cost",
         prefixed=True,
     )
     min_replicas: int | None = option(
@@ -138,7 +138,19 @@ class DecoderOptions(HalfOptions):
     kv_cache_memory_gib: float | None = option(
         None, "by default 4 on a CPU, 85 % of what is free on a GPU"
     )
+    cross_attention: Literal["auto", "latent", "kv"] = option(
+        "auto",
+        "latent: layers attend to the encoder's hidden states themselves, kept once for all of "
+        "them; kv: to keys and values that each layer makes of them; auto: kv, until the other is "
+        "measured",
+    )
     enable_word_timestamps: bool = option(True, "of Whisper: keep what they are made of")
+
+    @property
+    def attends_to_states(self) -> bool:
+        """Whether cross-attention reads hidden states. `auto` does not: no crossover was measured
+        from which on it is faster."""
+        return self.cross_attention == "latent"
 
 
 @dataclass(frozen=True)

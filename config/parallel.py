@@ -14,7 +14,7 @@ class Parallel:
 
     Rank number `stage * tensor + tensor_rank`. `mode`: the ranks of a stage share its weights, or
     each has all of them and they share a batch's inputs (encoders alone). `layers`: how many each
-    stage has; empty: about equally many.
+    stage has; empty: about equally many (`families.fitted` sets a decoder's by their cost).
     """
 
     tensor: int = 1

@@ -15,11 +15,13 @@ import torch
 import torch.nn.functional as F
 
 from antiphon.config.options import EngineConfig
+from antiphon.decoder.models.interface import DecoderModel
 from antiphon.decoder.page_tables import PageTables
 from antiphon.families.alignment_heads import alignment_heads
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kernels import cpu_smoothing, time_warping
 from antiphon.kv.pool import KVPool
+from antiphon.kv.queries import QueryPages
 from antiphon.runtime.device import together_to_device
 from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.alignment import AlignedSequence
@@ -51,8 +53,15 @@ class Aligner:
     """Of one rank. All ranks make the same calls in the same order, and each knows the sum over the
     heads of all."""
 
-    def __init__(self, model: ModelConfig, pool: KVPool, tables: PageTables, ranks: Ranks) -> None:
-        self._pool, self._tables, self._ranks = pool, tables, ranks
+    def __init__(
+        self,
+        model: ModelConfig,
+        decoder: DecoderModel,
+        pool: KVPool,
+        tables: PageTables,
+        ranks: Ranks,
+    ) -> None:
+        self._decoder, self._pool, self._tables, self._ranks = decoder, pool, tables, ranks
         self._device = tables.device
         self._num_heads = len(alignment_heads(model))
         self._scale = model.decoder.attention_scale
@@ -67,13 +76,14 @@ class Aligner:
         cls,
         model: ModelConfig,
         config: EngineConfig,
+        decoder: DecoderModel,
         pool: KVPool,
         tables: PageTables,
         ranks: Ranks,
     ) -> "Aligner | None":
         """None where nothing is aligned: in other families, and where it is turned off."""
         is_wanted = config.decoder.enable_word_timestamps and alignment_heads(model)
-        return cls(model, pool, tables, ranks) if is_wanted else None
+        return cls(model, decoder, pool, tables, ranks) if is_wanted else None
 
     def warm_up(self, slot: int) -> None:
         """Loads what a device loads at first use. `slot`: of no sequence."""
@@ -123,9 +133,24 @@ class Aligner:
             self._device,
         )
         asked = queries.read(rows)
-        keys = queries.keys(self._pool.layers, places, asked.dtype)
+        keys = self._keys(queries, places, asked.dtype)
         product = torch.matmul((asked * self._scale).transpose(0, 1), keys.permute(1, 2, 0))
         return product.float().softmax(-1)
+
+    def _keys(self, queries: QueryPages, places: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Those [frames, heads, head_dim] that the heads of `queries` have of the sound at `places`
+        [frames]; made of its hidden states, where these are in the pages."""
+        if self._pool.states is None:
+            return queries.keys(self._pool.layers, places, dtype)
+        states = self._pool.states.read(places)
+        return torch.cat(
+            [
+                attention.absorbed.keys_of(queries.numbers[attention.layer], states)
+                for attention in self._decoder.cross_attentions
+                if attention.absorbed is not None and attention.layer in queries.numbers
+            ],
+            dim=1,
+        )
 
     def _places(self, pages: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Where the pool has the tokens at `positions` [n] of a sequence with these `pages`."""

@@ -1,4 +1,5 @@
-"""Writes cross KV: keys and values that every decoder layer makes of an encoder's hidden states."""
+"""Writes cross KV: keys and values that every decoder layer makes of an encoder's hidden states, or
+these themselves."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +18,8 @@ from antiphon.scheduler.plan import CrossWrite
 
 
 class CrossKV:
-    """Makes cross KV of hidden states in the arena, where they stay, and writes it to its pages.
+    """Makes cross KV of hidden states in the arena, where they stay, and writes it to its pages;
+    or copies the states there, where cross-attention reads them.
 
     `models`: those that have layers in the pages, each with a pool of these layers.
     """
@@ -36,6 +38,8 @@ class CrossKV:
         self.graphs = CrossWriteGraphs(self._write, hidden, sizes, scratch, self.models[0][0])
 
     def _write(self, states: torch.Tensor, slot_mapping: torch.Tensor) -> None:
+        if self.pool.states is not None:
+            return self.pool.states.write(slot_mapping, states)
         for model, pool in self.models:
             model.write_cross(states, slot_mapping, pool)
 

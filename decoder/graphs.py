@@ -7,10 +7,10 @@ own, for fewer batch sizes.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
+from functools import lru_cache, partial
 
+import msgspec
 import numpy as np
 from torch import nn
 
@@ -27,6 +27,7 @@ PROMPT_TOKENS, MAX_QUERY_LEN = 64, 8
 LONG_PROMPT_TOKENS = 256
 LONG_EVERY = 4  # one of so many batch sizes has a graph for long prompts
 LEAST_READOUTS = 4  # that a graph for prompts has room for
+CHOICES_KEPT = 4096  # sizes of steps, whose graph is looked for once
 
 Forward = Callable[[StepInputs, PlannedAttentions], None]
 
@@ -92,39 +93,53 @@ class EagerReason(StrEnum):
         return f"eager_steps_{self.value}"
 
 
-@dataclass(frozen=True)
-class GraphChoice:
+class GraphChoice(msgspec.Struct, frozen=True):
     """The shape of the graph that runs a step, or the reason for running it without one."""
 
     shape: StepShape | None
     reason: EagerReason | None = None
 
 
-def choose_graph(plan: StepPlan, shapes: Collection[StepShape]) -> GraphChoice:
-    """The smallest of `shapes` that holds `plan` with its padding, which is one token for each
-    sequence that the step has less than the graph."""
-    if plan.embeddings:
-        return GraphChoice(None, EagerReason.EMBEDDINGS)
-    if not shapes:
-        return GraphChoice(None, EagerReason.NO_GRAPHS)
-    sequences, tokens, longest = len(plan.slots), plan.num_tokens, int(plan.query_lens.max())
-    drafts = 0 if plan.drafts is None else plan.drafts.most
-    fitting = [
-        shape
-        for shape in shapes
-        if shape.sequences >= sequences
-        and shape.tokens - tokens >= shape.sequences - sequences
-        and shape.max_query_len >= longest
-        and shape.readouts >= len(plan.readouts)
-        and (shape.drafts >= drafts if drafts else not shape.drafts)
-    ]
-    if not fitting:
-        if len(plan.readouts) > max(shape.readouts for shape in shapes):
+class StepShapes:
+    """Those that have a graph. Most steps are as large as one before: choices are kept."""
+
+    def __init__(self, shapes: Collection[StepShape] = ()) -> None:
+        self._smallest_first = sorted(shapes, key=lambda shape: (shape.tokens, shape.sequences))
+        self._choose = lru_cache(CHOICES_KEPT)(self._choice)
+
+    def choose(self, plan: StepPlan) -> GraphChoice:
+        """The smallest that holds `plan` with its padding, which is one token for each sequence
+        that the step has less than the graph."""
+        if plan.embeddings:
+            return GraphChoice(None, EagerReason.EMBEDDINGS)
+        longest = int(plan.query_lens.max())
+        drafts = 0 if plan.drafts is None else plan.drafts.most
+        return self._choose(len(plan.slots), plan.num_tokens, longest, len(plan.readouts), drafts)
+
+    def _choice(
+        self, sequences: int, tokens: int, longest: int, readouts: int, drafts: int
+    ) -> GraphChoice:
+        shapes = self._smallest_first
+        if not shapes:
+            return GraphChoice(None, EagerReason.NO_GRAPHS)
+        for shape in shapes:
+            if (
+                shape.sequences >= sequences
+                and shape.tokens - tokens >= shape.sequences - sequences
+                and shape.max_query_len >= longest
+                and shape.readouts >= readouts
+                and (shape.drafts >= drafts if drafts else not shape.drafts)
+            ):
+                return GraphChoice(shape)
+        if readouts > max(shape.readouts for shape in shapes):
             return GraphChoice(None, EagerReason.READOUTS)
         is_long = longest > max(shape.max_query_len for shape in shapes)
-        reason = EagerReason.LONG_PROMPT if is_long else EagerReason.MANY_PROMPT_TOKENS
-        return GraphChoice(None, reason)
-    return GraphChoice(min(fitting, key=lambda shape: (shape.tokens, shape.sequences)))
+        return GraphChoice(
+            None, EagerReason.LONG_PROMPT if is_long else EagerReason.MANY_PROMPT_TOKENS
+        )
+
+
+NO_SHAPES = StepShapes()
 
 
 class DecoderGraphs:
@@ -149,7 +164,7 @@ class DecoderGraphs:
             return attentions, partial(forward, inputs, attentions)
 
         self._graphs = GraphSet("decoder", buffer.device, model, shapes, prepare, ranks)
-        self.shapes, self.report = self._graphs.shapes, self._graphs.report
+        self.shapes, self.report = StepShapes(self._graphs.shapes), self._graphs.report
 
     def replay(self, inputs: StepInputs) -> None:
         """Runs the graph of `inputs.shape`, which reads inputs where `InputBuffer` puts them."""

@@ -81,8 +81,7 @@ class IncomingStates:
                 self._refuse(states, error)
             else:
                 self._others.share(states, rows)
-                for key in states.keys:
-                    self._scheduler.encoded(key)
+                self._arrived(states.keys)
 
     def _collect(self, batch: SharedBatch) -> None:
         """Takes in what is wanted of a batch of which each rank has a share."""
@@ -92,8 +91,7 @@ class IncomingStates:
         lengths = dict(zip(batch.keys, batch.lengths, strict=True))
         rows = self._runner.arena.take(wanted, [lengths[key] for key in wanted])
         self._others.collect(batch, wanted, rows)
-        for key in wanted:
-            self._scheduler.encoded(key)
+        self._arrived(wanted)
 
     def adopt(self, keys: Sequence[str]) -> None:
         """An encoder has written the states of `keys` into the rows that they have in the arenas of
@@ -106,8 +104,11 @@ class IncomingStates:
         self._others.tell(AdoptStates(keys, tuple(map(len, rows)), np.concatenate(rows)))
         arena.adopt(keys, rows)
         self._scheduler.counters["states_in_place"] += len(keys)
+        self._arrived(keys)
+
+    def _arrived(self, keys: Sequence[str]) -> None:
         for key in keys:
-            self._scheduler.encoded(key)
+            self._scheduler.encoded(key, self._runner.arena.space.is_written(key))
 
     def _refuse(self, states: HiddenStates, error: Exception) -> None:
         """Fails the requests that wait for `states`. Raises the device's error if it is of no more

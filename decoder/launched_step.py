@@ -1,7 +1,6 @@
 """A step in flight."""
 
-from dataclasses import dataclass
-
+import msgspec
 import torch
 
 from antiphon.decoder.readouts import DeviceReadouts
@@ -13,8 +12,7 @@ from antiphon.runtime.waiting import WaitLimit
 from antiphon.scheduler.plan import StepResult
 
 
-@dataclass(frozen=True)
-class LaunchedStep:
+class LaunchedStep(msgspec.Struct, frozen=True):
     """What a step gives, on its way to the host."""
 
     samples: Samples  # [sequences], on the host once `done`

@@ -53,6 +53,9 @@ def load_decoder(
         if model.quantization is not None and model.quantization.kv_scales:
             scales = _kv_scales(model, decoder, checkpoint, part)
         check_unused(checkpoint, "decoder", model.family)
+    if config.decoder.attends_to_states:
+        for attention in decoder.cross_attentions:
+            attention.absorb()
     encoder_states = None
     if kv_dtype == FLOAT8 and model.encoder is not None and model.decoder.cross_attention:
         encoder_states = ProjectionInput.of_encoder(model.encoder, checkpoint, target.device)

@@ -37,15 +37,19 @@ class PageTables:
         scratch_page: int,
         device: torch.device,
         keeps_sees: bool = False,
+        cross_scratch_page: int | None = None,
     ) -> None:
+        """`cross_scratch_page`: where cross pages have another numbering than self pages."""
         self.device, self.cross_start = device, round_up(num_self_pages, ALIGNMENT)
         width = self.cross_start + round_up(num_cross_pages, ALIGNMENT)
         self.host = np.full((num_slots, width), scratch_page, np.int32)
-        self.on_device = torch.from_numpy(self.host).to(device)
         self._self_columns = slice(0, num_self_pages)
         self._cross_columns = slice(self.cross_start, self.cross_start + num_cross_pages)
         self.self_pages = self.host[:, self._self_columns]
         self.cross_pages = self.host[:, self._cross_columns]
+        if cross_scratch_page is not None:
+            self.cross_pages[:] = cross_scratch_page
+        self.on_device = torch.from_numpy(self.host).to(device)
         self.cross_lens = np.ones(num_slots, np.int32)
         self.sees: torch.Tensor | None = None
         if keeps_sees:
@@ -60,11 +64,12 @@ class PageTables:
     ) -> None:
         """Writes the rows of slots that have a new owner, and the `changes` of others, on the
         device in one copy. The last one counts where a slot had several."""
+        if not (entries or changes):
+            return
         for entry in entries:
             self.self_pages[entry.slot, : len(entry.self_pages)] = entry.self_pages
         attended = [CrossChange(e.slot, e.cross_pages, e.cross_len, e.sees) for e in entries]
-        if changes := [*attended, *changes]:
-            self._attend(changes)
+        self._attend([*attended, *changes])
 
     def _attend(self, changes: Sequence[CrossChange]) -> None:
         for slot, pages, length, _ in changes:

@@ -7,14 +7,14 @@ Every rank carries out all commands in their order. What leaves the process is e
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from antiphon.scheduler.alignment import AlignedSequence
 from antiphon.scheduler.plan import StepPlan
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True):
     """Run a step.
 
     `launched`: number of the latest plan that the leader has run (0: none). `refused`: of the plans

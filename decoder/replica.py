@@ -29,6 +29,7 @@ from antiphon.decoder.rank_commands import Followers, Launch, no_followers
 from antiphon.decoder.room import arena_tokens
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.detokenizer import late_texts
 from antiphon.kv.batch_share import SharedBatch
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
@@ -84,7 +85,10 @@ class DecoderReplica:
         self._launched, self._refused = 0, dict[int, tuple[int, ...]]()
         lanes = self.runner.ranks.parallel.pipeline
         limits = _limits(model, config, self.runner, lanes)
-        self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))
+        pool = self.runner.pool
+        cross = None if pool.states is None else PagePool(pool.states.num_pages)
+        pages = PagePool(pool.num_pages, cross)
+        self.scheduler = Scheduler(limits, pages, new_text=late_texts(model))
         self._ask_encoders, self._withdraw_encodes = ask_encoders, withdraw_encodes
         # Steps whose results may be missing while the next one is planned.
         steps = config.scheduler.num_scheduler_steps * lanes
@@ -108,9 +112,10 @@ class DecoderReplica:
         self.incoming.accept(self.rests)  # the requests of computed states become ready
         self._request_encodes()  # for waiting requests, within the budget
         plan = self._next_plan()  # which sequences run now
+        if plan is not None:
+            self._begin(plan)  # it may be the last to read hidden states that are dropped now
         self._discard_unwanted()  # requests that ended meanwhile may have been the last to wait
         if plan is not None:
-            self._begin(plan)
             while self._is_ahead(plan.lane):
                 self._settle(self._in_flight.popleft())
         elif self._in_flight:  # maybe what the next plan waits for
@@ -140,8 +145,9 @@ class DecoderReplica:
     def _begin(self, plan: StepPlan) -> None:
         """Puts a step in flight. If it cannot be launched its requests fail, and the others go
         on."""
-        self._others.tell(Launch(plan, self._launched, tuple(self._refused.items())))
-        self._refused = {}
+        if self._others.exist:
+            self._others.tell(Launch(plan, self._launched, tuple(self._refused.items())))
+            self._refused = {}
         step = StepInFlight(plan)
         if self._launches_late or self._launch(step):
             self._in_flight.append(step)
@@ -154,15 +160,19 @@ class DecoderReplica:
         except Exception as error:  # whatever the model or the device raised
             self._fail(step.plan, error)
             return False
-        refused = step.launched.refused
         self._launched = step.plan.number
-        if refused:
-            self._refused[step.plan.number] = tuple(refused)
+        if refused := step.launched.refused:
+            self._note_refused(step.plan, refused)
+        return True
+
+    def _note_refused(self, plan: StepPlan, refused: dict[int, Exception]) -> None:
+        """Fails the requests whose settings the device could not take; for other ranks, too."""
+        if self._others.exist:
+            self._refused[plan.number] = tuple(refused)
         for slot, refusal in refused.items():
             # With other steps in flight its request may have ended.
-            if self.scheduler.batch.is_live(step.plan)[step.plan.slots == slot].any():
+            if self.scheduler.batch.is_live(plan)[plan.slots == slot].any():
                 self.scheduler.fail_slot(slot, describe(refusal))
-        return True
 
     def _catch_up(self) -> None:
         """Launches what other ranks have been told to. What follows may wait for them."""
@@ -243,6 +253,7 @@ def _limits(
         max_prompt_tokens=runner.prompt_room,
         num_lanes=num_lanes,
         prefix_caching=options.enable_prefix_caching is not False,
+        cross_apart=runner.pool.states is not None,
         aligns=runner.aligner is not None,
         drafts=_draft_limits(model, config),
     )

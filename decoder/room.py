@@ -1,6 +1,7 @@
 """How many pages of keys and values a decoder has room for; known before any weight is read."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -14,6 +15,7 @@ from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.arena import StateArena
 from antiphon.kv.pool import KVPool
 from antiphon.kv.queries import QueryPages
+from antiphon.kv.state_pages import StatePages
 from antiphon.layers.shard import Part
 from antiphon.runtime.device import Target
 from antiphon.runtime.ranks import Ranks
@@ -26,13 +28,22 @@ PROMPT_STEPS = 4  # of prompts, whose hidden states may be asked for ahead
 FREE_GPU_SHARE = 0.85  # of the free memory; the rest is for activations and graphs
 
 
-def num_pages(
+@dataclass(frozen=True)
+class PageCounts:
+    """`kv`: pages of keys and values. `states`: of hidden states, where cross-attention reads them;
+    else 0."""
+
+    kv: int
+    states: int = 0
+
+
+def page_counts(
     model: ModelConfig,
     config: EngineConfig,
     target: Target,
     part: Part | None = None,
     ranks: Ranks | None = None,
-) -> int:
+) -> PageCounts:
     """`num_kv_pages` if given. Else twice what `max_num_seqs` full sequences need, so that content
     stays cached, as far as memory allows: that of the rank of `ranks` which holds the fewest pages.
 
@@ -40,23 +51,85 @@ def num_pages(
     memory does not hold one full sequence.
     """
     decoder = config.decoder
-    if decoder.num_kv_pages is not None:
-        return decoder.num_kv_pages
-    page_bytes = bytes_per_page(model, config, target, part)
-    per_sequence = sum(
+    if decoder.num_kv_pages is not None and not decoder.attends_to_states:
+        return PageCounts(decoder.num_kv_pages)
+    budget, page_bytes = _budget(config, target.device), bytes_per_page(model, config, target, part)
+    own, cross = (
         ceil_div(length, decoder.kv_page_size)
         for length in (model.max_decoder_len, model.max_cross_len)
     )
-    budget = _budget(config, target.device)
-    own = min(budget // page_bytes, 2 * config.scheduler.max_num_seqs * per_sequence)
-    pages = own if ranks is None else ranks.minimum(own, target.device)
+    most = 2 * config.scheduler.max_num_seqs
+    if decoder.attends_to_states:
+        memory = _PagesApart(own, cross, page_bytes, state_page_bytes(model, config, target))
+        return memory.split(budget, most, decoder.num_kv_pages, ranks, target.device)
+    per_sequence = own + cross
+    held = min(budget // page_bytes, most * per_sequence)
+    pages = held if ranks is None else ranks.minimum(held, target.device)
     if pages < per_sequence:
         raise ConfigurationError(
             f"{budget / GIB:.2f} GiB of KV cache hold {budget // page_bytes} pages of "
-            f"{page_bytes} bytes{_elsewhere(pages, own)}; one full sequence needs {per_sequence}: "
+            f"{page_bytes} bytes{_elsewhere(pages, held)}; one full sequence needs {per_sequence}: "
             f"raise kv_cache_memory_gib, or lower max_model_len or max_encoder_len"
         )
-    return pages
+    return PageCounts(pages)
+
+
+@dataclass(frozen=True)
+class _PagesApart:
+    """What one full sequence needs where hidden states have pages of their own: `own` pages of
+    `page_bytes`, `cross` of `state_bytes`."""
+
+    own: int
+    cross: int
+    page_bytes: int
+    state_bytes: int
+
+    def split(
+        self,
+        budget: int,
+        most: int,
+        given: int | None,
+        ranks: Ranks | None,
+        device: torch.device,
+    ) -> PageCounts:
+        """Memory of `budget` bytes for as many full sequences, at most `most`; or for `given` pages
+        of keys and values, and states beside them. Raises as `page_counts`."""
+        sequence = self.own * self.page_bytes + self.cross * self.state_bytes
+        sequences = min(budget / sequence, most)
+        pages, states = int(sequences * self.own), int(sequences * self.cross)
+        if given is not None:
+            left = max(0, budget - given * self.page_bytes)
+            pages, states = given, min(left // self.state_bytes, most * self.cross)
+        if ranks is not None:
+            pages, states = (ranks.minimum(held, device) for held in (pages, states))
+        if (given is None and pages < self.own) or states < self.cross:
+            raise ConfigurationError(
+                f"{budget / GIB:.2f} GiB of KV cache hold {pages} pages of {self.page_bytes} bytes "
+                f"and {states} of {self.state_bytes} bytes for hidden states; one full sequence "
+                f"needs {self.own} and {self.cross}: raise kv_cache_memory_gib, or lower "
+                f"{'num_kv_pages, ' if given is not None else ''}max_model_len or max_encoder_len"
+            )
+        return PageCounts(pages, states)
+
+
+def state_page_bytes(model: ModelConfig, config: EngineConfig, target: Target) -> int:
+    """Of hidden states that all layers attend to, on every rank."""
+    width = (model.encoder or model.decoder).output_size
+    return StatePages.bytes_per_page(config.decoder.kv_page_size, width, target.dtype)
+
+
+def bytes_of_sequence(
+    model: ModelConfig, config: EngineConfig, target: Target, part: Part | None = None
+) -> int:
+    """Of the cache of one sequence of full length."""
+    own, cross = (
+        ceil_div(length, config.decoder.kv_page_size)
+        for length in (model.max_decoder_len, model.max_encoder_len)
+    )
+    page = bytes_per_page(model, config, target, part)
+    if config.decoder.attends_to_states:
+        return own * page + cross * state_page_bytes(model, config, target)
+    return (own + cross) * page
 
 
 def bytes_per_page(
@@ -122,12 +195,12 @@ def make_pool(
     ranks: Ranks | None = None,
 ) -> KVPool:
     """The pool of one rank's `part` of a decoder, in the target's dtype unless `kv_dtype` is
-    another. All `ranks` have equally many pages. Raises as `num_pages`."""
-    half = model.decoder
+    another. All `ranks` have equally many pages. Raises as `page_counts`."""
+    half, counts = model.decoder, page_counts(model, config, target, part, ranks)
     layers, kv_heads = _layers_and_heads(half, part)
     pool = KVPool(
         layers + draft_layers(model),
-        num_pages(model, config, target, part, ranks),
+        counts.kv,
         config.decoder.kv_page_size,
         kv_heads,
         half.head_dim,
@@ -137,6 +210,10 @@ def make_pool(
     if heads := kept_heads(model, config.decoder, part or Part.whole(half.num_layers)):
         shape = (pool.num_pages + 1, pool.page_size, half.head_dim)
         pool.queries = QueryPages(heads, shape, target.dtype, target.device)
+    if counts.states:
+        width = (model.encoder or half).output_size
+        sizes = (counts.states, pool.page_size, width)
+        pool.states = StatePages(*sizes, target.dtype, target.device)
     return pool
 
 
@@ -145,9 +222,9 @@ def check_room(model: ModelConfig, config: EngineConfig, part: Part | None = Non
     it, can fit this machine.
 
     Called before weights are read and tables of a sequence's length are made. These take GPU memory
-    too, so `num_pages` decides again afterwards.
+    too, so `page_counts` decides again afterwards.
     """
-    num_pages(model, config, Target.resolve(config.model, model.raw, model.family), part)
+    page_counts(model, config, Target.resolve(config.model, model.raw, model.family), part)
 
 
 def check_room_of_ranks(model: ModelConfig, config: EngineConfig) -> None:

@@ -21,9 +21,9 @@ from antiphon.decoder.cross_kv import CrossKV, cross_write_sizes
 from antiphon.decoder.embeddings import put_embeddings
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
+    NO_SHAPES,
     DecoderGraphs,
     GraphChoice,
-    choose_graph,
     draft_shapes,
     step_shapes,
 )
@@ -108,7 +108,7 @@ class DecoderRunner:
         self.draft = self._load_draft()
         self.graphs = self._capture_steps()
         self.cross_kv = self._make_cross_kv()
-        self.aligner = Aligner.of(model, config, self.pool, self.tables, self.ranks)
+        self.aligner = Aligner.of(model, config, self.model, self.pool, self.tables, self.ranks)
         self.eager_steps: Counter[str] = Counter()
         self.warm_up()
         self.eager_steps.clear()
@@ -117,12 +117,12 @@ class DecoderRunner:
         """Goes once through every rule of sampling and both kinds of steps, so that what is loaded,
         compiled or allocated at first use is so before the first request. Raises CheckpointError
         if the logits are not finite."""
-        model, scratch_page = self.model_config, self.pool.scratch_page
+        pool = self.pool
         sequence = ScratchSequence(
             self.slots.scratch,
-            scratch_page,
-            model.max_decoder_len,
-            has_cross=self.cross is not None,
+            pool.scratch_page,
+            self.model_config.max_decoder_len,
+            None if self.cross is None else pool.cross_scratch_page,
         )
         states = torch.zeros_like(self.arena.states[:1])
         for plan in sequence.plans(self.sampler.timestamps):
@@ -214,7 +214,8 @@ class DecoderRunner:
         if self.draft is not None:
             models.append((self.draft.model, self.draft.pool))
         cross_kv = CrossKV(models, self.arena)
-        if self._uses_graphs and model.encoder is not None and self.cross is not None:
+        makes_keys = self.cross is not None and self.pool.states is None
+        if self._uses_graphs and model.encoder is not None and makes_keys:
             fixed = model.encoder.equal_windows and self.config.encoder.window == "full"
             sizes = cross_write_sizes(model.max_encoder_len, fixed)
             cross_kv.capture(sizes, model.encoder.output_size, self.target.dtype)
@@ -249,21 +250,22 @@ class DecoderRunner:
             finished = FinishedStep(self.outputs.samples.first(len(plan.slots)))
         else:
             finished = self.outputs.finish(plan, inputs.shape)
-            self.links.send_tokens(finished.samples.tokens)
+            self.links.send_tokens(finished.samples)
         return LaunchedStep.of(finished, refused, self.ranks.limit)
 
     def _take_changes(self, plan: StepPlan) -> dict[int, Exception]:
         """Pages, tokens and settings of new sequences. Returns as `Slots.admit`."""
         if copies := plan.page_copies:
             self.pool.copy_pages(np.array([*copies.values()]), np.array([*copies]))
-        self.tables.move(plan.beam_moves)
+        if len(plan.beam_moves):
+            self.tables.move(plan.beam_moves)
+            self.slots.move(plan.beam_moves)
         self.tables.admit([*plan.forks, *plan.admissions], plan.cross_changes)
-        self.slots.move(plan.beam_moves)
         self.slots.fork(plan.forks)
         return self.slots.admit(plan.admissions)
 
     def choose_graph(self, plan: StepPlan) -> GraphChoice:
-        return choose_graph(plan, () if self.graphs is None else self.graphs.shapes)
+        return (NO_SHAPES if self.graphs is None else self.graphs.shapes).choose(plan)
 
     # ------------------------------------------------------------------ what graphs hold
 

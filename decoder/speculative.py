@@ -11,7 +11,7 @@ import torch
 
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import EngineConfig
-from antiphon.decoder.graphs import DecoderGraphs, choose_graph, short_step_shapes
+from antiphon.decoder.graphs import NO_SHAPES, DecoderGraphs, short_step_shapes
 from antiphon.decoder.loading import load_decoder
 from antiphon.decoder.models.interface import DecoderStep
 from antiphon.decoder.page_tables import PageTables
@@ -95,7 +95,7 @@ class DraftModel:
         )  # fmt: skip
 
     def _launch(self, plan: StepPlan) -> None:
-        shape = choose_graph(plan, () if self.graphs is None else self.graphs.shapes).shape
+        shape = (NO_SHAPES if self.graphs is None else self.graphs.shapes).choose(plan).shape
         inputs = self.inputs.fill(plan, shape or self.inputs.shape_of(plan))
         if shape is not None and self.graphs is not None:
             self.graphs.replay(inputs)

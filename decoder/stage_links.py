@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.state import Slots
 from antiphon.layers.shard import Part
 from antiphon.runtime.device import together_to_device
@@ -62,10 +63,10 @@ class StageLinks:
 
     # ------------------------------------------------------------------ tokens
 
-    def send_tokens(self, tokens: torch.Tensor) -> None:
-        """On the last stage: those [rows] that a step sampled."""
+    def send_tokens(self, samples: Samples) -> None:
+        """On the last stage: those that a step sampled."""
         if self.last > 0 and self.part.is_last:
-            self.backward.send(tokens, 0)
+            self.backward.send(samples.tokens, 0)
 
     def begin(self, plan: StepPlan) -> None:
         """Before `plan` is run here, or changes anything: takes in the tokens that its rows read,

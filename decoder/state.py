@@ -13,7 +13,7 @@ import torch
 
 from antiphon.decoder.positions import GridPositions
 from antiphon.decoder.sampling.masks import MaskTable
-from antiphon.decoder.sampling.settings import OFF, SETTINGS, Dtype, SettingsTable, checked_ids
+from antiphon.decoder.sampling.settings import OFF, Dtype, SettingsTable, checked_ids
 from antiphon.layers.shard import Span
 from antiphon.runtime.device import to_device, together_to_device
 from antiphon.scheduler.batch import MAX_STOP_IDS
@@ -62,6 +62,7 @@ class Slots:
         self.tokens = torch.zeros(num_slots, max_len + 1, dtype=torch.int64, device=device)
         self.stop_ids = torch.full((num_slots, MAX_STOP_IDS), OFF, dtype=torch.int64, device=device)
         self.host = SettingsTable(num_slots)
+        self._mask_rows = (self.host["mask"], self.host["begin_mask"])  # [slots] rows of `masks`
         self._device_rows = {
             dtype: torch.zeros(self.host.rows[dtype].shape, dtype=torch_dtype, device=device)
             for dtype, torch_dtype in _TORCH_DTYPES.items()
@@ -146,28 +147,26 @@ class Slots:
     def _inherit(self, fork: Fork) -> None:
         for rows in self.host.rows.values():
             rows[:, fork.slot] = rows[:, fork.source]
-        for name in ("mask", "begin_mask"):
-            self.masks.share(int(self.host[name][fork.slot]))
+        for mask_rows in self._mask_rows:
+            self.masks.share(int(mask_rows[fork.slot]))
         self.host["seed"][fork.slot], self.host["max_len"][fork.slot] = fork.seed, fork.max_len
         self.bad_words[fork.slot] = self.bad_words[fork.source]
         if fork.source in self.logprob_ids:
             self.logprob_ids[fork.slot] = self.logprob_ids[fork.source]
 
     def _set(self, admission: Admission) -> None:
-        """Writes all settings of a slot. Raises TypeError or ValueError for a value that no setting
-        can have; the slot is then half written."""
+        """Writes all settings of a slot. Raises as `SettingsTable.write`."""
         slot, params, rules = admission.slot, admission.params, admission.rules
-        suppressed = {
-            "mask": rules.suppress,
-            "begin_mask": (*rules.suppress, *rules.begin_suppress),
+        own = {
+            "prompt_len": admission.prompt_len,
+            "max_len": admission.max_len,
+            "seed": admission.seed,
         }
-        table, bias = self.host.by_name, dict(params.logit_bias)
-        for name, setting in SETTINGS.items():
-            if setting.value is None:
-                allowed = params.allowed_token_ids
-                table[name][slot] = self.masks.acquire(suppressed[name], allowed, bias)
-            else:
-                table[name][slot] = setting.value(admission, self.vocab_size)
+        self.host.write(slot, params, rules, self.vocab_size, own)
+        allowed, bias = params.allowed_token_ids, params.logit_bias
+        suppressed = (rules.suppress, (*rules.suppress, *rules.begin_suppress))
+        for rows, suppress in zip(self._mask_rows, suppressed, strict=True):
+            rows[slot] = self.masks.acquire(suppress, allowed, bias)
         self.bad_words[slot] = rules.bad_words
         if params.logprob_token_ids is not None:
             ids = np.array(params.logprob_token_ids, np.int64)
@@ -175,9 +174,9 @@ class Slots:
 
     def _release(self, slot: int) -> None:
         """Gives up what a slot holds outside the table of settings."""
-        for name in ("mask", "begin_mask"):
-            self.masks.release(int(self.host[name][slot]))
-            self.host[name][slot] = 0
+        for rows in self._mask_rows:
+            self.masks.release(int(rows[slot]))
+            rows[slot] = 0
         self.logprob_ids.pop(slot, None)
         self.bad_words[slot] = ()
 

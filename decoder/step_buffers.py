@@ -19,6 +19,7 @@ def make_tables(model: ModelConfig, slots: Slots, pool: KVPool) -> PageTables:
         pool.scratch_page,
         slots.device,
         keeps_sees=model.decoder.most_attended > 1,
+        cross_scratch_page=pool.cross_scratch_page,
     )
 
 

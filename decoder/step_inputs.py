@@ -5,11 +5,13 @@ makes the rest of them and of what it keeps by slot. Tensors have addresses that
 step's shape, so a graph captured for a shape finds every later step's inputs where it expects them.
 """
 
-from dataclasses import dataclass, replace
+import dataclasses
+from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
 from antiphon.attention.interface import PagedBatch
 from antiphon.config.arithmetic import round_up
@@ -70,6 +72,8 @@ class InputBuffer:
         rows = torch.zeros(size, dtype=torch.int32, device=device) if on_gpu else self._hosts[0]
         self._rows = rows
         ints = partial(torch.zeros, dtype=torch.int32, device=device)
+        table_rows = ints(limits.sequences, tables.host.shape[1])
+        self_pages, cross_pages = tables.views(table_rows)
         self._largest = StepTensors(
             rows=dict(zip(ROW_FIELDS, rows[: len(ROW_FIELDS)], strict=True)),
             readout_queries=rows[-2],
@@ -80,7 +84,9 @@ class InputBuffer:
             positions=ints(limits.tokens),
             slot_mapping=ints(limits.tokens),
             token_ids=ints(limits.tokens, dtype=torch.int64),
-            table_rows=ints(limits.sequences, tables.host.shape[1]),
+            table_rows=table_rows,
+            self_pages=self_pages,
+            cross_pages=cross_pages,
         )
         padding = [limits.scratch_slot if n is SCRATCH else n for n in ROW_FIELDS.values()]
         self._padding = np.array(padding, np.int32)[:, None]
@@ -103,6 +109,8 @@ class InputBuffer:
             slot_mapping=largest.slot_mapping[:tokens],
             token_ids=largest.token_ids[:tokens],
             table_rows=largest.table_rows[:sequences],
+            self_pages=largest.self_pages[:sequences],
+            cross_pages=largest.cross_pages[:sequences],
         )
 
     def _next_host(self) -> torch.Tensor:
@@ -121,17 +129,20 @@ class InputBuffer:
         """The inputs of `plan`, padded to `shape`: copied behind whatever the device's stream does
         now. They are complete once `lay_out` has run there."""
         host = self._next_host()
-        rows = host.numpy()[: len(ROW_FIELDS), : shape.sequences]
+        array = host.numpy()
+        rows = array[: len(ROW_FIELDS), : shape.sequences]
         self._fill_rows(rows, plan)
         if shape.readouts:
-            self._fill_readouts(host.numpy()[len(ROW_FIELDS) :], plan.readouts)
+            self._fill_readouts(array[len(ROW_FIELDS) :], plan.readouts)
         if self._rows is not host:
             self._rows.copy_(host, non_blocking=True)
             self._copied[self._current].record()
         tensors = self._tensors(shape.sequences, shape.tokens, shape.readouts)
         if shape.readouts > self._most_readouts:  # outside graphs
             queries, token_ids = self._many_readouts(plan.readouts)
-            tensors = replace(tensors, readout_queries=queries, readout_tokens=token_ids)
+            tensors = dataclasses.replace(
+                tensors, readout_queries=queries, readout_tokens=token_ids
+            )
         if self.device.type == "cpu":
             self._lay_out_on_host(tensors)
         return StepInputs(shape, tensors, *self._batches(shape, tensors, rows))
@@ -170,30 +181,25 @@ class InputBuffer:
     ) -> tuple[PagedBatch, PagedBatch]:
         """The causal and the cross batch. `rows` [fields, sequences] are on the host."""
         slots, _, query_lens, kv_lens, cross_lens, _, _ = rows
-        self_rows, cross_rows = self.tables.views(tensors.table_rows)
-        causal, cross = (
-            PagedBatch(
-                query_lens=query_lens,
-                kv_lens=lens,
-                host_tables=host_tables,
-                slots=slots,
-                cu_seqlens_q=tensors.cu_seqlens_q,
-                kv_lens_on_device=tensors.rows[name],
-                page_table_on_device=on_device,
-                num_tokens=shape.tokens,
-                max_query_len=shape.max_query_len,
-                max_kv_len=max_len,
-            )
-            for lens, name, host_tables, on_device, max_len in (
-                (kv_lens, "kv_lens", self.tables.self_pages, self_rows, shape.max_kv_len),
-                (
-                    cross_lens,
-                    "cross_lens",
-                    self.tables.cross_pages,
-                    cross_rows,
-                    shape.max_cross_len,
-                ),
-            )
+        causal = PagedBatch(
+            query_lens=query_lens,
+            kv_lens=kv_lens,
+            host_tables=self.tables.self_pages,
+            slots=slots,
+            cu_seqlens_q=tensors.cu_seqlens_q,
+            kv_lens_on_device=tensors.rows["kv_lens"],
+            page_table_on_device=tensors.self_pages,
+            num_tokens=shape.tokens,
+            max_query_len=shape.max_query_len,
+            max_kv_len=shape.max_kv_len,
+        )
+        cross = replace(
+            causal,
+            kv_lens=cross_lens,
+            host_tables=self.tables.cross_pages,
+            kv_lens_on_device=tensors.rows["cross_lens"],
+            page_table_on_device=tensors.cross_pages,
+            max_kv_len=shape.max_cross_len,
         )
         return causal, cross
 

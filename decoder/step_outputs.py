@@ -87,9 +87,11 @@ class StepOutputs:
         readouts = self._readouts.first(len(plan.readouts)) if len(plan.readouts) else None
         if plan.drafts is not None:
             return self._verified(plan, shape, readouts)
-        rows, scratch = len(plan.slots), self.slots.scratch
-        samples, logits = self.samples.first(rows), self.logits[:rows]
-        slots = np.where(plan.samples, plan.slots, scratch)
+        rows = len(plan.slots)
+        samples = self.samples.first(rows)
+        if not self.slots.host.is_asked:
+            return FinishedStep(samples, None, readouts)
+        logits, slots = self.logits[:rows], np.where(plan.samples, plan.slots, self.slots.scratch)
         beams = self.sampler.beam_candidates(logits, slots, plan.kv_lens)
         top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
         return FinishedStep(samples, top, readouts, beams)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import torch
 
@@ -64,10 +65,11 @@ class StepTensors:
     slot_mapping: torch.Tensor  # [tokens] where self keys go: page * page_size + offset
     token_ids: torch.Tensor  # [tokens] int64
     table_rows: torch.Tensor  # [sequences, width] rows of `PageTables`
+    self_pages: torch.Tensor  # [sequences, pages] of them
+    cross_pages: torch.Tensor  # likewise
 
 
-@dataclass(frozen=True)
-class StepInputs:
+class StepInputs(msgspec.Struct, frozen=True):
     """The tensors of one step, and its batch as attention backends see it."""
 
     shape: StepShape

@@ -4,6 +4,7 @@ before its first request."""
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from antiphon.config.decoding_rules import BeamRules, DecodingRules, TimestampRules
@@ -44,13 +45,14 @@ ASKING = (
 
 @dataclass(frozen=True)
 class ScratchSequence:
-    """A sequence in the scratch slot and on the scratch page: it overwrites nothing that a request
-    reads. Together, its plans switch every setting of `SETTINGS` on (a test says so)."""
+    """A sequence in the scratch slot and on the scratch page, `cross_page` for what it attends to:
+    it overwrites nothing that a request reads. Together, its plans switch every setting of
+    `SETTINGS` on (a test says so)."""
 
     slot: int
     page: int
     max_len: int
-    has_cross: bool = True  # the decoder attends to an encoder's tokens
+    cross_page: int | None = None  # None: the decoder attends to its own tokens alone
 
     def plans(self, timestamps: TimestampRules | None) -> Iterator[StepPlan]:
         """For each of `ASKING`, a prompt that also writes the cross KV of one encoder token, then a
@@ -58,7 +60,7 @@ class ScratchSequence:
         rules = replace(RULES, timestamps=timestamps)
         prompt = min(PROMPT_TOKENS, self.max_len)
         for params in ASKING:
-            yield self._plan(prompt, prompt, self._admission(prompt, params, rules), self.has_cross)
+            yield self._plan(prompt, prompt, self._admission(prompt, params, rules), True)
             if prompt < self.max_len:
                 yield self._plan(1, prompt + 1, None)
         yield self._plan(1, 1, self._admission(1, PLAIN, DecodingRules()))
@@ -68,7 +70,7 @@ class ScratchSequence:
         count = min(count, self.max_len - 2)
         plan, one = self._plan(1 + count, 1 + count, None), np.ones(1, np.int64)
         tokens = np.zeros((1, count), np.int64) if looked_up else None
-        return replace(plan, drafts=PlannedDrafts(count * one, count, tokens, one))
+        return msgspec.structs.replace(plan, drafts=PlannedDrafts(count * one, count, tokens, one))
 
     def _admission(self, prompt: int, params: SamplingParams, rules: DecodingRules) -> Admission:
         return Admission(
@@ -79,6 +81,8 @@ class ScratchSequence:
         self, queries: int, length: int, admission: Admission | None, writes_cross: bool = False
     ) -> StepPlan:
         row, one = np.array([self.slot]), np.ones(1, np.int64)
-        writes = [CrossWrite(KEY, 1, np.array([self.page], np.int32))] if writes_cross else []
+        writes = []
+        if writes_cross and self.cross_page is not None:
+            writes = [CrossWrite(KEY, 1, np.array([self.cross_page], np.int32))]
         admissions = [] if admission is None else [admission]
         return StepPlan(admissions, writes, row, row, queries * one, length * one, one > 0)

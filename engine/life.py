@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from typing import Any, Never, ParamSpec, Self, TypeVar
 
 from antiphon.actors.workers import Workers
+from antiphon.attention.specs import check_cross_attention
 from antiphon.config.errors import EngineDeadError, describe
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.decoder.room import check_room_of_ranks
@@ -23,6 +24,7 @@ from antiphon.engine.preparation import Preparation
 from antiphon.engine.requests import OpenRequests
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.draft import looks_up, with_draft
+from antiphon.families.fitted import fitted
 from antiphon.inputs.encoder_inputs import EncoderInputs
 from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.processor import InputProcessor
@@ -45,11 +47,13 @@ class EngineLife:
     def __init__(self, model: str, **options: Any) -> None:
         config = resolve(model, options)
         model_config = ModelConfig.load(config.model)
-        config = model_config.fitted(config)
+        config = fitted(model_config, config)
         model_config = with_draft(model_config, config)
         layout = config.layout(config.workers.placement == "colocated")
         for half in filter(None, (model_config.encoder, model_config.decoder_half)):
             check_parallel(half, layout[half.side])
+        if model_config.decoder_half is not None:
+            check_cross_attention(model_config.decoder_half, config.decoder)
         # Only workers know the free memory of other devices; an encoder alone has no pages.
         if config.model.device == "cpu" and model_config.decoder_half is not None:
             check_room_of_ranks(model_config, config)

@@ -1,7 +1,7 @@
 """`ModelConfig`: everything about a checkpoint that is known before its weights are read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from antiphon.config.errors import CheckpointError, ConfigurationError, Unsuppor
 from antiphon.config.generation import GenerationDefaults
 from antiphon.config.generation_settings import generation_settings, without_defaults
 from antiphon.config.locate import locate
-from antiphon.config.options import EngineConfig, ModelOptions
+from antiphon.config.options import ModelOptions
 from antiphon.families.audio_config import AudioConfig
 from antiphon.families.checkpoint_files import own_generation, stated_config
 from antiphon.families.config_errors import config_errors
@@ -126,26 +126,6 @@ class ModelConfig:
             quantization=quantization,
             **vars(sizes),
         )
-
-    def fitted(self, config: EngineConfig) -> EngineConfig:
-        """`config` for this checkpoint: no workers of a half that it does not have.
-
-        Raises ConfigurationError for an option that this checkpoint cannot have.
-        """
-        if config.scheduler.enable_prefix_caching and self.decoder.cross_attention:
-            raise ConfigurationError(
-                f"enable_prefix_caching=True: keys and values in the decoder of {self.architecture}"
-                " depend on an encoder's states: leave it out (equal inputs are encoded once)"
-            )
-        if self.encoder is None:
-            return replace(config, encoder=replace(config.encoder, replicas=0))
-        if self.decoder_half is not None:
-            return config
-        if config.workers.placement == "colocated":
-            raise ConfigurationError(
-                f"placement='colocated': {self.architecture} has no decoder: leave the option out"
-            )
-        return replace(config, decoder=replace(config.decoder, replicas=0))
 
     def token_id(self, name: str) -> int | None:
         """A special token's id from the generation config, else from config.json.

@@ -58,12 +58,11 @@ class Half(ABC):
     vocab_size: int  # 0 for an encoder of audio or images
     activation: str
     padding_id: int | None = None  # a token that takes no position, in families that have one
-    pre_norm: (
-        bool  # a norm before each sublayer, and one at the end; otherwise behind each sublayer
-    )
+    pre_norm: bool  # a norm before each sublayer and at the end; otherwise behind each sublayer
     max_positions: int | None  # None: relative positions set no limit
     score_cap: float | None = None  # scores of attention stay within it, by a tanh
     stored_gain_offset: float = 0.0  # is added to the gains of norms that checkpoints hold
+    cross_size: int | None = None  # width of the hidden states attended to; None: as its own
     any_start: bool = False  # a decoder's prompt begins with any token, where one is given
 
     @property
@@ -90,6 +89,11 @@ class Half(ABC):
     def output_size(self) -> int:
         """Features of what the half returns."""
         return self.hidden_size
+
+    @property
+    def needs_keys(self) -> str:
+        """Why a decoder can't attend to hidden states themselves; empty where it can."""
+        return "" if self.cross_attention else "it attends to its own tokens alone"
 
     @property
     def num_embedded(self) -> int:
@@ -164,8 +168,6 @@ class BartHalf(Half):
     position_offset: int  # row of the table that holds position 0
     embedding_scale: float
     key_bias: bool = True  # Whisper's key projections have no bias
-    # Width of the hidden states that a decoder attends to; None: as its own.
-    cross_size: int | None = None
     prefix: str = ""  # before the names of its tensors, where it is a part of a larger model
 
     @property

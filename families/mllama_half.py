@@ -149,6 +149,10 @@ class MllamaHalf(LlamaHalf):
     extra_words: int = 8  # of the embedding, behind the vocabulary: the image's token among them
 
     @property
+    def needs_keys(self) -> str:
+        return "a norm stands between the projection of its keys and attention"
+
+    @property
     def num_embedded(self) -> int:
         return self.vocab_size + self.extra_words
 

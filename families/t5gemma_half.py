@@ -27,6 +27,12 @@ class T5GemmaHalf(Half):
     cross_size: int  # width of the hidden states that a decoder attends to
 
     @property
+    def needs_keys(self) -> str:
+        if self.score_cap is None or not self.projection_bias:
+            return super().needs_keys
+        return "its keys have a bias, which a cap on scores does not let cancel"
+
+    @property
     def feed_forward_matrices(self) -> int:
         return 3
 

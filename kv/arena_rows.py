@@ -59,6 +59,7 @@ class ArenaRows:
         self._free = np.arange(num_rows)[::-1].copy()  # a stack; low rows first
         self._num_free = num_rows
         self._cooling: deque[tuple[int, np.ndarray]] = deque()  # free; the last step that uses them
+        self._num_cooling = 0  # rows of these
         self._owned: dict[str, _Owned] = {}
         self._blocked: set[str] = set()  # those of them that are not wanted
         self._tickets = 0
@@ -66,12 +67,12 @@ class ArenaRows:
     @property
     def num_free(self) -> int:
         """Rows without a key."""
-        return self._num_free + sum(len(rows) for _, rows in self._cooling)
+        return self._num_free + self._num_cooling
 
     @property
     def num_blocked(self) -> int:
         """Rows of keys that are not wanted."""
-        return sum(len(self._owned[key].rows) for key in self._blocked)
+        return sum([len(self._owned[key].rows) for key in self._blocked]) if self._blocked else 0
 
     def blocked(self) -> Iterator[Blocked]:
         for key in self._blocked:
@@ -173,6 +174,11 @@ class ArenaRows:
                     del owned.writers[writer]
             self._release_if_idle(key)
 
+    def is_written(self, key: str) -> bool:
+        """True while an encoder may write the rows of `key`: they do not become free yet."""
+        owned = self._owned.get(key)
+        return owned is not None and bool(owned.writers)
+
     # ------------------------------------------------------------------ free rows
 
     def _release_if_idle(self, key: str) -> None:
@@ -183,6 +189,7 @@ class ArenaRows:
     def _release(self, owned: _Owned) -> None:
         if owned.used > self._settled:
             self._cooling.append((owned.used, owned.rows))
+            self._num_cooling += len(owned.rows)
         else:
             self._push(owned.rows)
 
@@ -193,6 +200,7 @@ class ArenaRows:
             if used > self._settled:
                 self._cooling.append((used, rows))
             else:
+                self._num_cooling -= len(rows)
                 self._push(rows)
 
     def _push(self, rows: np.ndarray) -> None:
@@ -206,5 +214,7 @@ class ArenaRows:
     def _pop_any(self, count: int) -> np.ndarray:
         """Those first that cannot be reserved."""
         while self._cooling and count > self._num_free:
-            self._push(self._cooling.popleft()[1])
+            _, rows = self._cooling.popleft()
+            self._num_cooling -= len(rows)
+            self._push(rows)
         return self._pop_free(count)

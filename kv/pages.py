@@ -1,6 +1,7 @@
 """Accounting of KV pages: who owns which page id. Knows no tensors.
 
-One pool serves self and cross attention. Every page is in one of three places:
+One pool serves self and cross attention, unless what a decoder attends to is kept in pages of
+another kind (`PagePool.cross`). Every page is in one of three places:
 
             allocate            release
       free ----------> owned ------------> free            pages without a key: self KV
@@ -36,8 +37,9 @@ def pages_for(num_tokens: int, page_size: int) -> int:
 class PagePool:
     """Page ids 0 .. num_pages - 1. All methods cost time in proportion to the pages they name."""
 
-    def __init__(self, num_pages: int) -> None:
-        self.num_pages = num_pages
+    def __init__(self, num_pages: int, cross: "PagePool | None" = None) -> None:
+        """`cross`: of the pages with keys, where they are a kind apart."""
+        self.num_pages, self._cross = num_pages, cross
         self._stack = np.arange(num_pages, dtype=np.int32)[::-1].copy()  # low ids first
         self._num_free = num_pages  # of the stack, from its beginning
         self._owners = np.zeros(num_pages, np.int32)  # of pages without a key
@@ -48,6 +50,11 @@ class PagePool:
         # Keys and hashes without owners, least recently used first.
         self._unused: OrderedDict[str | bytes, None] = OrderedDict()
         self._num_unused_pages = 0
+
+    @property
+    def cross(self) -> "PagePool":
+        """The pool of the pages that have keys; mostly this one."""
+        return self if self._cross is None else self._cross
 
     @property
     def num_available(self) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from antiphon.kv.queries import QueryPages
+from antiphon.kv.state_pages import StatePages
 from antiphon.kv.zeros import zeros
 from antiphon.layers.kv_destination import KVDestination
 from antiphon.runtime.device import together_to_device
@@ -15,6 +16,7 @@ class KVPool:
     """`layers[i]` is [2, pages, page_size, kv_heads, head_dim]: keys and values of layer i.
 
     Self and cross keys share the pages. `queries`: those of some heads, where they are kept.
+    `states`: what cross-attention reads in place of cross keys and values, where it does.
     """
 
     def __init__(
@@ -32,6 +34,12 @@ class KVPool:
         shape = (2, num_pages + 1, page_size, num_kv_heads, head_dim)
         self.layers = [zeros(shape, dtype, device) for _ in range(num_layers)]
         self.queries: QueryPages | None = None
+        self.states: StatePages | None = None
+
+    @property
+    def cross_scratch_page(self) -> int:
+        """As `scratch_page`, among the pages that cross-attention reads."""
+        return self.scratch_page if self.states is None else self.states.scratch_page
 
     @staticmethod
     def bytes_per_page(
@@ -41,7 +49,7 @@ class KVPool:
 
     def last_layers(self, count: int) -> "KVPool":
         """A pool of the last `count` layers alone, in the same memory: number 0 is the first of
-        them. It keeps no queries."""
+        them. It keeps no queries; `states` are the same."""
         pool = copy(self)
         pool.layers, pool.queries = self.layers[len(self.layers) - count :], None
         return pool

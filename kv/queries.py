@@ -14,7 +14,7 @@ from antiphon.kv.zeros import zeros
 
 class QueryPages:
     """`pages` [pages, page_size, heads, head_dim]: queries of `heads`, numbers of heads by layer,
-    in the order of the layers."""
+    in the order of the layers. `numbers`: the same on the device, where graphs read them."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class QueryPages:
         num_pages, page_size, head_dim = shape
         self.heads = {layer: list(heads[layer]) for layer in sorted(heads)}
         self.pages = zeros((num_pages, page_size, self.num_heads, head_dim), dtype, device)
-        self._numbers = {  # on the device, where graphs read them
+        self.numbers = {
             layer: torch.tensor(numbers, device=device) for layer, numbers in self.heads.items()
         }
         rows = self.pages.flatten(0, 1)
@@ -47,7 +47,7 @@ class QueryPages:
 
         `slot_mapping` [tokens] int32 = page * page_size + offset in the page, of self KV.
         """
-        if (numbers := self._numbers.get(layer)) is not None:
+        if (numbers := self.numbers.get(layer)) is not None:
             kept = queries.index_select(1, numbers)
             self._rows[layer].index_copy_(0, slot_mapping.long(), kept)
 
@@ -62,7 +62,7 @@ class QueryPages:
         """Keys [tokens, heads, head_dim] that the same heads have at `rows` [tokens] of `layers`,
         each [2, pages, page_size, kv_heads, head_dim], whatever dtype they are kept in."""
         parts = []
-        for layer, numbers in self._numbers.items():
+        for layer, numbers in self.numbers.items():
             stored = layers[layer][0].flatten(0, 1)
             is_float8 = stored.dtype.itemsize == 1  # which can be indexed by its bytes alone
             raw = stored.view(torch.uint8) if is_float8 else stored

@@ -1,12 +1,10 @@
 """Where the keys and values of a step's tokens go."""
 
-from dataclasses import dataclass
-
+import msgspec
 import torch
 
 
-@dataclass(frozen=True)
-class KVDestination:
+class KVDestination(msgspec.Struct, frozen=True):
     """One layer's pages, and the positions in them of a step's tokens."""
 
     k_pages: torch.Tensor  # [positions, kv_heads, head_dim]: pages one after the other

@@ -7,6 +7,7 @@ next norm, which adds and norms in one pass over memory: until then the output i
 
 from dataclasses import dataclass
 
+import msgspec
 import torch
 
 from antiphon.kernels.shared_rows import SharedRows
@@ -43,8 +44,7 @@ class RankTerm:
 PendingResidual = torch.Tensor | SplitK | RankTerm  # [tokens, hidden]
 
 
-@dataclass(frozen=True)
-class Residual:
+class Residual(msgspec.Struct, frozen=True):
     """The stream is `x` plus `pending`. Never changed in place: each sublayer returns a new one."""
 
     x: torch.Tensor  # [tokens, hidden]

@@ -64,6 +64,8 @@ class Aside:
 
     def pass_by(self, request: Request) -> None:
         """`request` begins, which may."""
+        if not self._searches:
+            return
         for search in self._overtaken(request):
             search.left -= request.num_slots
         self.discard(request)
@@ -71,7 +73,7 @@ class Aside:
     def _overtaken(self, request: Request) -> list[_Search]:
         """Those that came before `request`, but for less urgent ones."""
         overtaken: list[_Search] = []
-        if request.metrics.preemptions:
+        if not self._searches or request.metrics.preemptions:
             return overtaken
         for search in self._searches.values():
             if search.request is request:

@@ -7,13 +7,14 @@ travel there with each `StepPlan`. `planning.py` says what the next step compute
 """
 
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 
 from antiphon.kv.pages import pages_for
 from antiphon.scheduler.beam_plan import BeamMoves
 from antiphon.scheduler.cross_views import RunningViews
-from antiphon.scheduler.demands import Demand, demands_of, first_readout
+from antiphon.scheduler.demands import DEMANDS, Demand, demands_of, first_readout
 from antiphon.scheduler.generated import StopReason
 from antiphon.scheduler.plan import Fork, StepPlan
 from antiphon.scheduler.request import Request
@@ -42,55 +43,52 @@ class Batch:
 
     def __init__(self, max_seqs: int, max_len: int, page_size: int, num_lanes: int = 1) -> None:
         self.page_size, self.num_lanes = page_size, num_lanes
-        self.lane = np.zeros(max_seqs, np.int8)
+        # By slot: what is zero while a slot is free, cleared together.
+        self._numbers, self._flags = np.zeros((15, max_seqs), int), np.zeros((5, max_seqs), bool)
+        number: Iterator[np.ndarray] = iter(self._numbers)
+        flag: Iterator[np.ndarray] = iter(self._flags)
+        self.lane = next(number)
         self.lane_sizes = [0] * num_lanes  # sequences of each
         # A lane that is short of pages waits until the tokens of a sequence of another lane are
         # known, to preempt it: number of the lane, from 1; 0: none.
-        self.held_for = np.zeros(max_seqs, np.int8)
+        self.held_for = next(number)
         self.requests: list[Request | None] = [None] * max_seqs
-        self.ids = np.zeros(max_seqs, np.int64)  # orders of arrival of the requests, from 1
-        self.active = np.zeros(max_seqs, bool)
+        self.ids = next(number)  # orders of arrival of the requests, from 1
+        self.active = next(flag)
         self.tokens = np.zeros((max_seqs, max_len), np.int64)  # prompt and generated
-        self.length = np.zeros(max_seqs, np.int64)  # of `tokens`, the pending ones included
-        self.pending = np.zeros(max_seqs, np.int64)
-        self.computed = np.zeros(max_seqs, np.int64)
-        self.prompt_len = np.zeros(max_seqs, np.int64)
-        self.max_len = np.zeros(max_seqs, np.int64)
+        self.length = next(number)  # of `tokens`, the pending ones included
+        self.pending = next(number)
+        self.computed = next(number)
+        self.prompt_len = next(number)
+        self.max_len = next(number)
         self.stop_ids = np.full((MAX_STOP_IDS, max_seqs), _NO_TOKEN, np.int64)
         self._most_stop_ids = 0  # of any sequence so far
-        self.streams = np.zeros(max_seqs, bool)
-        self.inputs_end = np.zeros(max_seqs, np.int64)  # see `Request.inputs_end`
-        self.wants_logprobs = np.zeros(max_seqs, bool)
+        self.streams = next(flag)
+        self.inputs_end = next(number)  # see `Request.inputs_end`
+        self.wants_logprobs = next(flag)
         self.logprobs = np.zeros((max_seqs, max_len), np.float32)  # of generated tokens
         self.restricted_logprob = np.zeros(max_seqs)  # the sum of those of generated tokens
-        self.waits_for_host = np.zeros(max_seqs, bool)
-        self.in_group = np.zeros(max_seqs, bool)  # its request has several slots, see `Beams`
-        self.next_readout = np.zeros(max_seqs, np.int64)  # tokens up to there; 0: none
+        self.waits_for_host = next(flag)
+        self.in_group = next(flag)  # its request has several slots, see `Beams`
+        self.next_readout = next(number)  # tokens up to there; 0: none
         # Drafts of a step in flight; and the rows that run only while they have no pending token,
         # because of drafts, see `Drafter`.
-        self.num_drafts = np.zeros(max_seqs, np.int64)
+        self.num_drafts = next(number)
         self.in_doubt: np.ndarray | None = None
-        self.turn = np.zeros(max_seqs, np.int64)  # of admission
-        self.num_self_pages = np.zeros(max_seqs, np.int64)
-        self.num_published = np.zeros(max_seqs, np.int64)  # of them, see `PrefixCache`
+        self.turn = next(number)  # of admission
+        self.num_self_pages = next(number)
+        self.num_published = next(number)  # of them, see `PrefixCache`
         self.self_table = np.zeros((max_seqs, pages_for(max_len, page_size)), np.int32)
         self._free_slots = list(range(max_seqs - 1, -1, -1))
         # How many sequences ask for what few do. A step looks for them only if there are any.
-        self.asking = Counter[Demand]()
+        self.asking: Counter[Demand] = Counter(dict.fromkeys(DEMANDS, 0))
         self._admissions = 0
         self.num_plans, self.views = 0, RunningViews(max_seqs)
-        self.forked_after = np.zeros(max_seqs, np.int64)  # so many plans; 0: not forked
+        self.forked_after = next(number)  # so many plans; 0: not forked
         # What the next plan must tell of forks and beams since the last one.
         self.forks: list[Fork] = []
         self.beam_moves: list[BeamMoves] = []
         self.page_copies: dict[int, int] = {}  # target -> source
-        self._per_slot = (
-            self.ids, self.active, self.length, self.pending, self.computed, self.prompt_len,
-            self.max_len, self.streams, self.inputs_end, self.waits_for_host, self.turn,
-            self.num_self_pages, self.wants_logprobs, self.restricted_logprob, self.forked_after,
-            self.next_readout, self.lane, self.held_for, self.num_published, self.in_group,
-            self.views.ends, self.num_drafts,
-        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.requests) - len(self._free_slots)
@@ -181,8 +179,9 @@ class Batch:
         """Resets `slot` to what it was before its first owner, so that sums and tests
         over all slots need no mask. `tokens` and page tables stay: they are only read
         up to lengths, now zero."""
-        for values in self._per_slot:
-            values[slot] = 0
+        for values in (self._numbers, self._flags):
+            values[:, slot] = 0
+        self.restricted_logprob[slot] = self.views.ends[slot] = 0
         self.stop_ids[:, slot] = _NO_TOKEN
 
     def check(self) -> None:
@@ -190,9 +189,9 @@ class Batch:
         assert sorted(self._free_slots) == np.flatnonzero(~self.active).tolist()
         for slot in self._free_slots:
             assert self.requests[slot] is None
-            assert not any(values[slot] for values in self._per_slot), (
-                f"slot {slot} outlives its owner"
-            )
+            kept = self._numbers[:, slot].any() or self._flags[:, slot].any()
+            kept = kept or self.restricted_logprob[slot] or self.views.ends[slot]
+            assert not kept, f"slot {slot} outlives its owner"
             assert (self.stop_ids[:, slot] == _NO_TOKEN).all()
         assert (self.pending >= 0).all()
         assert (self.computed <= self.length).all()

@@ -1,17 +1,17 @@
 """What step plans and their results say of beam searches, where these travel: see `beams.py`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
+from msgspec import field
 
 
 def _none() -> np.ndarray:
     return np.empty(0, np.int32)
 
 
-@dataclass(frozen=True)
-class BeamMoves:
+class BeamMoves(msgspec.Struct, frozen=True):
     """How the sequences of beam searches go on, which the host has chosen: the one in `slots[i]`
     does so behind those tokens that `sources[i]` had before, with `tokens[i]` at `positions[i]`
     in place of what the device has put there. `self_pages[i]` are its pages from now on; what
@@ -51,8 +51,7 @@ class BeamMoves:
 NO_MOVES = BeamMoves()
 
 
-@dataclass(frozen=True)
-class BeamCandidates:
+class BeamCandidates(msgspec.Struct, frozen=True):
     """The tokens that the rows of beam searches may go on with, likeliest first: natural
     logarithms of probabilities.
 

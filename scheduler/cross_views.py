@@ -12,11 +12,11 @@ in each row: prompts are cut where the next image stands.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate
 from typing import NamedTuple, Protocol, Self
 
+import msgspec
 import numpy as np
 
 from antiphon.config.arithmetic import ceil_div
@@ -81,15 +81,17 @@ class CrossChange(NamedTuple):
 Part = tuple[Attended, int, int]  # an input, its first hidden state, and their number
 
 
-@dataclass(frozen=True)
-class CrossInput:
+class CrossInput(msgspec.Struct, frozen=True):
     """All that a request attends to. `key`: of its cross KV. `runs`: each begins a page, and lies
-    without gaps. `views`: by `start`, from 0 on."""
+    without gaps. `views`: by `start`, from 0 on. `longest`: keys that a token sees, at most.
+    `is_whole`: all of one input is seen by all tokens."""
 
     key: str
     runs: tuple[tuple[Part, ...], ...]
     views: tuple[View, ...]
     keep: bool
+    longest: int
+    is_whole: bool = False
 
     @classmethod
     def of(cls, inputs: Sequence[Attended]) -> Self | None:
@@ -99,7 +101,8 @@ class CrossInput:
         first = inputs[0]
         if first.token is None:
             whole = View(0, 0, first.num_tokens, Sees.LATEST)
-            return cls(first.key, (((first, 0, first.num_tokens),),), (whole,), first.keep)
+            run = ((first, 0, first.num_tokens),)
+            return cls(first.key, (run,), (whole,), first.keep, whole.length, is_whole=True)
         runs, views = [list[Part]()], list[View]()
         for media, last in zip(inputs, [None, *inputs], strict=False):
             assert media.token is not None
@@ -115,14 +118,12 @@ class CrossInput:
         name = [[(media.key, first, count) for media, first, count in run] for run in runs]
         key = hashlib.sha256(repr(name).encode()).hexdigest()[:32]
         keep = all(media.keep for media in inputs)
-        return cls(key, tuple(map(tuple, runs)), tuple(views), keep)
-
-    @property
-    def longest(self) -> int:
-        """Keys that a token sees, at most."""
-        return max(view.length for view in self.views)
+        longest = max(view.length for view in views)
+        return cls(key, tuple(map(tuple, runs)), tuple(views), keep, longest)
 
     def num_pages(self, page_size: int) -> int:
+        if self.is_whole:
+            return ceil_div(self.longest, page_size)
         return sum(ceil_div(_length(run), page_size) for run in self.runs)
 
     def sources(self, page_size: int) -> tuple[CrossSource, ...]:
@@ -138,6 +139,8 @@ class CrossInput:
 
     def view_at(self, token: int) -> int:
         """Number of the view of the prompt's token number `token`."""
+        if len(self.views) == 1:
+            return 0
         return sum(view.start <= token for view in self.views) - 1
 
     def change(self, slot: int, number: int, pages: np.ndarray, page_size: int) -> CrossChange:
@@ -148,6 +151,8 @@ class CrossInput:
         return CrossChange(slot, seen, view.length, view.sees)
 
     def _first_pages(self, page_size: int) -> list[int]:
+        if len(self.runs) == 1:
+            return [0]
         counts = [ceil_div(_length(run), page_size) for run in self.runs]
         return list(accumulate(counts[:-1], initial=0))
 
@@ -180,7 +185,7 @@ class RunningViews:
 
     def remaining(self, slots: np.ndarray, computed: np.ndarray, length: np.ndarray) -> np.ndarray:
         """How many tokens [n] of `slots` [n] a step may compute, of `length` [n] in all."""
-        if not self.ends.any():
+        if not self._inputs:
             return length - computed
         ends = self.ends[slots]
         return np.where(ends > 0, np.minimum(ends, length), length) - computed
@@ -189,7 +194,7 @@ class RunningViews:
         """The changes of those of `slots` [n] whose next token, number `computed` [n], begins
         another view."""
         changes: list[CrossChange] = []
-        if not self.ends.any():
+        if not self._inputs:
             return changes
         for slot in slots[(self.ends[slots] > 0) & (self.ends[slots] == computed)].tolist():
             cross, pages = self._inputs[slot]

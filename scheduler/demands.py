@@ -1,12 +1,15 @@
 """What few requests ask for while they run: a step spends time on it only if a running one does."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from antiphon.scheduler.generated import Readout
 from antiphon.scheduler.request import Request
 
-Demand = Literal["streams", "waits_for_host", "readouts", "inputs", "logprobs", "beams"]
+Demand = Literal[
+    "streams", "waits_for_host", "readouts", "inputs", "logprobs", "beams", "shares_prefixes"
+]
+DEMANDS: tuple[Demand, ...] = get_args(Demand)
 
 
 def demands_of(request: Request) -> list[Demand]:
@@ -24,6 +27,8 @@ def demands_of(request: Request) -> list[Demand]:
         demands.append("logprobs")
     if request.rules.beams is not None:
         demands.append("beams")
+    if request.cross is None:  # see `PrefixCache`
+        demands.append("shares_prefixes")
     return demands
 
 

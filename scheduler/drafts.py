@@ -11,9 +11,10 @@ That is why a large batch, whose steps are not bound by reading weights, runs wi
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import astuple, replace
 
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.batch import Batch
@@ -156,7 +157,7 @@ def _with(plan: StepPlan, drafts: PlannedDrafts, new_pages: NewPages) -> StepPla
     query_lens, kv_lens = plan.query_lens + drafts.counts, plan.kv_lens + drafts.counts
     order = np.argsort(query_lens > 1, kind="stable")
     if len(new_pages.slots):
-        pairs = zip(vars(plan.new_pages).values(), vars(new_pages).values(), strict=True)
+        pairs = zip(astuple(plan.new_pages), astuple(new_pages), strict=True)
         new_pages = NewPages(*map(np.concatenate, pairs))
     return replace(
         plan,

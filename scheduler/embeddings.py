@@ -2,9 +2,9 @@
 the last of those is computed."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.encodes import EncodeLedger

@@ -33,6 +33,7 @@ class Work:
     asked_at: float  # the last time
     waiters: dict[RequestId, Request] = field(default_factory=dict)
     arrived: bool = False
+    is_written: bool = False  # it has arrived, and an encoder may write it once more
     withdrawn: bool = False  # a withdrawal was sent and is not confirmed
 
     def overdue_error(self, timeout: float) -> str:
@@ -68,6 +69,9 @@ class _Answer(NamedTuple):
     time: float = 0.0
 
 
+NO_ANSWER = _Answer()
+
+
 class Answers:
     """The signs of life of encoders, by which work that is in line there tells from lost work.
 
@@ -82,18 +86,18 @@ class Answers:
 
     def note(self, work: Work, now: float) -> None:
         """Its encoder has answered it."""
-        latest = self._latest.get(work.encoder, _Answer())
+        latest = self._latest.get(work.encoder, NO_ANSWER)
         self._latest[work.encoder] = _Answer(max(latest.order, work.order), now)
 
     def note_life(self, encoder: str, now: float) -> None:
         """It lives, but has answered no work: the order of its latest answer stays."""
-        self._latest[encoder] = self._latest.get(encoder, _Answer())._replace(time=now)
+        self._latest[encoder] = self._latest.get(encoder, NO_ANSWER)._replace(time=now)
 
     def forget(self, encoder: str) -> None:
         self._latest.pop(encoder, None)
 
     def silent_since(self, work: Work) -> float:
-        latest = self._latest.get(work.encoder, _Answer())
-        if latest.order < work.order:
+        latest = self._latest.get(work.encoder)
+        if latest is not None and latest.order < work.order:
             work.since = max(work.since, latest.time)
         return work.since

@@ -67,6 +67,8 @@ class EncoderPool:
         """
         if self.epochs is None:
             return holder
+        if len(self.epochs) == 1:
+            return next(iter(self.epochs))
         open_ones = [name for name in self.epochs if not self._is_draining(name)]
         names = open_ones or list(self.epochs)
         shortest = min(names, key=self.queue)

@@ -14,14 +14,15 @@ wait for it. Its life:
       leave           its last waiting request ended. Work that is not done yet is withdrawn; its
                       encoder answers with `confirm_withdrawal`, or with the states all the same
 
-Hidden states stay in the arena when their work is done, until other work needs the room: who asks
-for them meanwhile has them at once. Each method says what messages that come twice or late do.
+Hidden states stay in the arena when their work is done, until other work needs the room (but for
+those that an encoder may still write): who asks for them meanwhile has them at once. Each method
+says what messages that come twice or late do.
 """
 
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from antiphon.scheduler.encode_work import Answers, EncodeCommand, Withdrawal, Work, by_lost_life
 from antiphon.scheduler.encoder_pool import EncoderPool
@@ -33,11 +34,10 @@ ASK_AGAIN_SECONDS = 5.0  # without a sign of work: a message may have been lost
 
 
 class EncodeLedger:
-    """Encoder work that was asked for, and the requests that wait for it.
-
-    `room`: tokens of hidden states that the arena holds. `timeout`: seconds after which work
-    without a sign of its encoder is lost. `clock`: seconds, never set back. `counters` gets
-    "encodes", "encodes_asked_again", "kept_states_hits", "lost_encodes", "withdrawn_encodes".
+    """Encoder work that was asked for, and the requests that wait for it. `room`: tokens of hidden
+    states that the arena holds. `timeout`: seconds after which work without a sign of its encoder
+    is lost. `clock`: seconds, never set back. `counters` gets "encodes", "encodes_asked_again",
+    "kept_states_hits", "lost_encodes", "withdrawn_encodes".
     """
 
     def __init__(
@@ -64,13 +64,11 @@ class EncodeLedger:
 
     def waiting(self, keys: Sequence[str]) -> list[Request]:
         """The requests that wait for any of `keys`, each once."""
-        works = [self._work[key] for key in keys if key in self._work]
-        return list({id_: each for work in works for id_, each in work.waiters.items()}.values())
+        return list({each.id: each for key in keys for each in self.waiters(key)}.values())
 
-    @property
-    def epochs(self) -> dict[str, int] | None:
-        """As `EncoderPool.epochs`."""
-        return self.pool.epochs
+    def waiters(self, key: str) -> Collection[Request]:
+        """The requests that wait for `key`."""
+        return self._work[key].waiters.values() if key in self._work else ()
 
     def allows(self, inputs: Sequence[Media]) -> bool:
         """True if the arena has room for those of `inputs` that no work is open for. While no work
@@ -101,7 +99,7 @@ class EncodeLedger:
         self._unwanted += self.kept.make_room(self.tokens + self.blocked)
         chosen = self.pool.pick(media, holder)
         self._counters["encodes"] += 1
-        epoch = None if self.epochs is None else self.epochs[chosen]
+        epoch = None if self.pool.epochs is None else self.pool.epochs[chosen]
         self._work[media.key] = Work(media, chosen, epoch, self._opened, now, now)
         self.pool.suspects.start(media.key)
         self.pool.ask(chosen, media.num_tokens)
@@ -152,15 +150,16 @@ class EncodeLedger:
         """True if the arena has room for the hidden states of `key`, and they are not here."""
         return key in self._work and not self._work[key].arrived
 
-    def arrive(self, key: str) -> list[Request]:
+    def arrive(self, key: str, is_written: bool = False) -> list[Request]:
         """Hidden states of `key` are here; returns the requests that waited for them. Changes
-        nothing for states that `expects` did not expect: they were not taken in."""
+        nothing for states that `expects` did not expect. `is_written`: an encoder was asked for
+        them too, and may write them again. They would make no room for others, and are not kept."""
         work = self._work.get(key)
         if work is None or work.arrived:
             return []
         self._answers.note(work, self._clock())
         self.pool.answer(work.encoder, work.media.num_tokens)
-        work.arrived = True
+        work.arrived, work.is_written = True, is_written
         self.pool.suspects.end(key)
         if not work.waiters:
             self._close(key)
@@ -194,10 +193,11 @@ class EncodeLedger:
             self.pool.suspects.end(key)
         work = self._work.pop(key)
         self.tokens -= work.media.num_tokens
-        if work.arrived:
+        if work.arrived and not work.is_written:
             self.kept.add(key, work.media.num_tokens)
         else:
             self._unwanted.append(key)  # an encoder may have been given rows for it
+        if not work.arrived:
             self.pool.answer(work.encoder, work.media.num_tokens)
         return list(work.waiters.values())
 
@@ -210,7 +210,7 @@ class EncodeLedger:
         `Suspects`)."""
         waiting: list[Request] = []
         given_up: list[Request] = []
-        lost = by_lost_life(self._work, self.epochs or {}, epochs)
+        lost = by_lost_life(self._work, self.pool.epochs or {}, epochs)
         for (encoder, epoch), keys in lost.items():
             culprit = None if epoch is None else self.pool.culprit(encoder, keys)
             if culprit is not None:
@@ -223,7 +223,8 @@ class EncodeLedger:
     def leave_encoder(self, encoder: str) -> list[Request]:
         """It takes no messages, which does not tell that it is dead: its work is closed, and it is
         asked no more until there is news of it. Returns the requests that waited."""
-        epochs = {name: epoch for name, epoch in (self.epochs or {}).items() if name != encoder}
+        epochs = dict(self.pool.epochs or {})
+        epochs.pop(encoder, None)
         lost = by_lost_life(self._work, {}, epochs)
         self.pool.set_epochs(epochs)
         return self._lose(encoder, [*itertools.chain(*lost.values())])
@@ -237,9 +238,7 @@ class EncodeLedger:
     def drop_overdue(self) -> list[tuple[str, list[Request]]]:
         """Closes work whose hidden states will not come: a message was lost, or its worker hangs.
         Returns an error for each, with the requests that waited. Work that its encoder has passed
-        over, or whose encoder says nothing at all, is lost after `timeout` (see `Answers`), and its
-        share of the budget is free again.
-        """
+        over, or whose encoder says nothing at all, is lost after `timeout` (see `Answers`)."""
         now = self._clock()
         if now < self._next_check:
             return []
@@ -260,8 +259,9 @@ class EncodeLedger:
         self._next_asking = now + CHECK_SECONDS
         commands: list[EncodeCommand] = []
         for key, work in self._work.items():
-            silent_since = max(self._answers.silent_since(work), work.asked_at)
-            if work.arrived or now - silent_since <= ASK_AGAIN_SECONDS:
+            if work.arrived or now - work.asked_at <= ASK_AGAIN_SECONDS:
+                continue
+            if now - self._answers.silent_since(work) <= ASK_AGAIN_SECONDS:
                 continue
             work.asked_at = now
             self._counters["encodes_asked_again"] += 1
@@ -291,10 +291,10 @@ class EncodeLedger:
         `confirm_withdrawal`.
         """
         keys, self._abandoned = self._abandoned, []
-        works = {key: self._work[key] for key in keys if key in self._work}
         withdrawals: list[Withdrawal] = []
-        for key, work in works.items():
-            if not (work.waiters or work.arrived or work.withdrawn):
+        for key in dict.fromkeys(keys):
+            work = self._work.get(key)
+            if work is not None and not (work.waiters or work.arrived or work.withdrawn):
                 work.withdrawn = True
                 withdrawals.append(Withdrawal(key, work.encoder))
         return withdrawals

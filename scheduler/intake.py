@@ -20,6 +20,8 @@ from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import Incarnation, Media, Request, RequestState
 from antiphon.scheduler.trials import RequestTrials
 
+ASKED_AT_ONCE = 32  # requests whose encoder work is asked for together
+
 
 class Intake:
     """The queues of a scheduler, and the ledger of its encoder work."""
@@ -31,7 +33,7 @@ class Intake:
         clock: Callable[[], float],
         counters: Counter[str],
     ) -> None:
-        self.prefixes, self.pages = prefixes, prefixes.pages
+        self.prefixes, self.cross_pages = prefixes, prefixes.pages.cross
         self._clock, self._counters = clock, counters
         self.encodes = EncodeLedger(
             limits.encode_ahead_tokens, limits.encode_timeout, clock, counters
@@ -91,9 +93,10 @@ class Intake:
     def take(self, request: Request) -> None:
         """`request`, one of the `candidates`, gets a slot. Hidden states that stand where its
         self KV is cached by now it needs no longer."""
-        self._preempted.discard(request.sort_key)
         if request in self._ready:
             self._ready.take(request)
+        else:
+            self._preempted.discard(request.sort_key)
         self.aside.pass_by(request)
         self._run(request)
         uncached = self._uncached(request)
@@ -136,11 +139,13 @@ class Intake:
         if request.metrics.admitted_at is None:
             request.metrics.admitted_at = self._clock()
 
-    def leave(self, request: Request) -> None:
-        """`request` has ended, wherever it was."""
-        self._waiting.discard(request)
-        self._leave_line(request)
-        self.trials.leave(request.id)
+    def leave(self, request: Request, runs: bool = False) -> None:
+        """`request` has ended, wherever it was. `runs`: it had a slot, and so was in no line."""
+        if not runs:
+            self._waiting.discard(request)
+            self._leave_line(request)
+        if self.trials:
+            self.trials.leave(request.id)
         self.encodes.leave(request)
 
     @property
@@ -177,13 +182,14 @@ class Intake:
     # ------------------------------------------------------------------ encoder work
 
     def next_encodes(self) -> list[EncodeCommand]:
-        """Encoder work to ask for now, in the order of the waiting requests, within the budget."""
+        """Encoder work to ask for now, in the order of the waiting requests, within the budget.
+        Of many, some: an encoder then begins while others are asked for, and so do steps."""
         if self.trials and (suspect := self.trials.due()) is not None:
             self._begin(suspect)
         commands: list[EncodeCommand] = []
-        while request := self._waiting.first():
-            inputs = self._uncached(request)
-            if not self.encodes.allows(inputs):
+        for _ in range(ASKED_AT_ONCE):
+            request = self._waiting.first()
+            if request is None or not self.encodes.allows(inputs := self._uncached(request)):
                 break
             self._waiting.take(request)
             new = {media.key: media for media in inputs if media.key not in self.encodes}
@@ -197,10 +203,13 @@ class Intake:
                 request.move(RequestState.ENCODING)
         return commands
 
-    def _uncached(self, request: Request) -> list[Media]:
+    def _uncached(self, request: Request) -> Sequence[Media]:
         """The inputs of `request` whose hidden states it needs: all without cached KV."""
-        placed, cross = self.prefixes.needs(request), request.cross
-        lacks_cross = cross is not None and cross.key not in self.pages
+        cross = request.cross
+        lacks_cross = cross is not None and cross.key not in self.cross_pages
+        if not request.placed:
+            return request.inputs if lacks_cross else ()
+        placed = self.prefixes.needs(request)
         return [
             media
             for media in request.inputs
@@ -215,10 +224,10 @@ class Intake:
                 return False
         return True
 
-    def encoded(self, key: str) -> None:
+    def encoded(self, key: str, is_written: bool) -> None:
         """The hidden states of `key` are in the arena. Requests that need no others are
         ready."""
-        for request in self.encodes.arrive(key):
+        for request in self.encodes.arrive(key, is_written):
             if request.state is RequestState.ENCODING and self._has_inputs(request):
                 request.metrics.encoded_at = self._clock()
                 self._enqueue(request, RequestState.READY)

@@ -35,6 +35,7 @@ class Limits:
     # of a pipeline keeps all stages busy.
     num_lanes: int = 1
     prefix_caching: bool = True  # see `PrefixCache`
+    cross_apart: bool = False  # what sequences attend to has pages of its own
     aligns: bool = False  # the decoder keeps what word times are made of
     drafts: DraftLimits | None = None  # None: no step drafts
 
@@ -98,13 +99,16 @@ def _bad_value(request: Request) -> str | None:
 
 def _bad_positions(request: Request) -> str | None:
     """Inputs that stand in the prompt must lie within it, one behind the other."""
-    cross = [media for media in request.inputs if media.position is None]
+    inputs = request.inputs
+    if not inputs or (len(inputs) == 1 and inputs[0].position is None and inputs[0].token is None):
+        return None
+    cross = [media for media in inputs if media.position is None]
     if problem := _bad_tokens(cross, len(request.prompt_token_ids)):
         return problem
-    if len(cross) == len(request.inputs):
+    if len(cross) == len(inputs):
         return None
     first_free = 0
-    for media in sorted(request.inputs, key=lambda media: media.position or 0):
+    for media in sorted(inputs, key=lambda media: media.position or 0):
         if media.position is None:
             continue
         end = operator.index(media.position) + media.num_tokens
@@ -138,7 +142,7 @@ def _bad_tokens(cross: Sequence[Media], prompt_len: int) -> str | None:
 
 def _over_limit(request: Request, limits: Limits, num_open: int, num_pages: int) -> str | None:
     length, cross = request.max_len, request.cross_len
-    pages = _most_pages(request, limits.page_size)
+    pages = _most_pages(request, limits)
     stop_ids = request.rules.stop_ids
     if request.alignment is not None and not limits.aligns:
         return "word times are turned off here, or unknown to this model: enable_word_timestamps"
@@ -174,13 +178,15 @@ def _over_limit(request: Request, limits: Limits, num_open: int, num_pages: int)
     return None
 
 
-def _most_pages(request: Request, page_size: int) -> int:
+def _most_pages(request: Request, limits: Limits) -> int:
     """Those that it can come to need. The sequences of a search share at least the full pages of
-    the prompt."""
+    the prompt. Pages apart always hold the longest that can be attended to."""
+    page_size = limits.page_size
     own, shared = pages_for(request.max_len, page_size), 0
     if request.num_slots > 1:
         shared = len(request.prompt_token_ids) // page_size
-    return request.cross_pages(page_size) + shared + request.num_slots * (own - shared)
+    cross = 0 if limits.cross_apart else request.cross_pages(page_size)
+    return cross + shared + request.num_slots * (own - shared)
 
 
 def _of_beams(request: Request) -> str:

@@ -1,10 +1,15 @@
 """What the scheduler hands to a decoder for one step, and what it gets back. Plain
-arrays, which can cross processes as they are."""
+arrays, which can cross processes as they are.
+
+Some of these are made in every step: structs of msgspec, whose constructors are C.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
+from msgspec import field
+from msgspec.structs import replace
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
@@ -19,8 +24,7 @@ def _none() -> np.ndarray:
     return np.empty(0, np.int32)
 
 
-@dataclass(frozen=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """A sequence that takes a slot: everything that the device must know of it from now on."""
 
     slot: int
@@ -56,8 +60,7 @@ class Admission:
         return replace(self, cross_pages=cross.pages, cross_len=cross.length, sees=cross.sees)
 
 
-@dataclass(frozen=True)
-class CrossWrite:
+class CrossWrite(msgspec.Struct, frozen=True):
     """Cross KV under `key` that this step writes, from the hidden states of `key`."""
 
     key: str
@@ -71,8 +74,7 @@ class CrossWrite:
         return [source.key for source in self.sources] or [self.key]
 
 
-@dataclass(frozen=True)
-class Fork:
+class Fork(msgspec.Struct, frozen=True):
     """A sequence that takes a slot and goes on as the one in slot `source` does, with
     the same settings but for its seed and length. It shares the other's full pages;
     what the last one holds is among the plan's `page_copies`."""
@@ -90,8 +92,7 @@ class Fork:
     sees: int = Sees.LATEST
 
 
-@dataclass(frozen=True)
-class NewPages:
+class NewPages(msgspec.Struct, frozen=True):
     """Pages that running sequences grow by: `pages[i]` belongs into column `columns[i]`
     of the self pages of `slots[i]`. One at most for each row of a step, and for no
     other slot."""
@@ -109,8 +110,7 @@ class NewPages:
 NO_NEW_PAGES = NewPages()
 
 
-@dataclass(frozen=True)
-class Embedding:
+class Embedding(msgspec.Struct, frozen=True):
     """Hidden states that take the place of a step's tokens before the first layer:
     `count` rows of the states of `key`, from row `first`, in place of tokens from
     number `token` of the step."""
@@ -121,8 +121,7 @@ class Embedding:
     count: int
 
 
-@dataclass(frozen=True)
-class Readouts:
+class Readouts(msgspec.Struct, frozen=True):
     """Log-probabilities of given tokens behind given ones, that a step computes by the way."""
 
     rows: np.ndarray = field(default_factory=_none)  # [n] of the plan
@@ -137,8 +136,7 @@ class Readouts:
 NO_READOUTS = Readouts()
 
 
-@dataclass(frozen=True)
-class PlannedDrafts:
+class PlannedDrafts(msgspec.Struct, frozen=True):
     """Tokens that rows compute behind those that they know, and sample at each of them: a row
     with `counts` drafts has as many queries more, and samples once more than that.
 
@@ -157,8 +155,7 @@ class PlannedDrafts:
         return PlannedDrafts(self.counts[order], self.most, tokens, self.lags[order])
 
 
-@dataclass(frozen=True)
-class StepPlan:
+class StepPlan(msgspec.Struct, frozen=True):
     """One step: a forward of the decoder, in which every row computes `query_lens` of
     its tokens, which then has `kv_lens`. Rows that have computed all that they know
     sample the next one. Page tables stay on the device: a plan says only what changes
@@ -199,8 +196,7 @@ class StepPlan:
         return int(self.query_lens.sum())
 
 
-@dataclass(frozen=True)
-class TopLogprobs:
+class TopLogprobs(msgspec.Struct, frozen=True):
     """The likeliest or the named tokens, for the samples of a step that ask: natural
     logarithms of probabilities under the raw logits."""
 
@@ -216,8 +212,7 @@ class TopLogprobs:
         return self.ids[index, :count].tolist(), self.logprobs[index, :count].tolist()
 
 
-@dataclass(frozen=True)
-class StepResult:
+class StepResult(msgspec.Struct, frozen=True):
     """What a step sampled, in the order of the plan's rows: `per_row` samples each, of which
     those that count are the first `accepted` and the one behind them.
 

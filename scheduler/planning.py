@@ -1,8 +1,8 @@
 """Which rows the next step has, and how many of its tokens each of them computes."""
 
-from dataclasses import dataclass, replace
-
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.demands import first_readout
@@ -19,8 +19,7 @@ from antiphon.scheduler.plan import (
 )
 
 
-@dataclass(frozen=True)
-class StepBudget:
+class StepBudget(msgspec.Struct, frozen=True):
     """What a step has room for. Decodes come first: all of them run, and prompts share the rest.
 
     tokens:  of all rows

@@ -73,7 +73,7 @@ class PrefixCache:
     def publish(self, batch: Batch, plan: StepPlan, is_live: np.ndarray) -> None:
         """`plan` has succeeded: others may share the pages that its sequences have
         filled. Not for rows that are not `is_live` [rows]."""
-        if not self.enabled:
+        if not (self.enabled and batch.asking["shares_prefixes"]):
             return
         full = plan.known_lens // self.page_size
         rows = ((full > batch.num_published[plan.slots]) & is_live).nonzero()[0]

@@ -37,7 +37,9 @@ class OpenQueue(Generic[K, V]):
 
     def discard(self, key: K) -> None:
         """Removes the entry of `key`, if there is one."""
-        self._values.pop(key, None)
+        if key not in self._values:
+            return
+        del self._values[key]
         if len(self._heap) > 2 * len(self._values) + SLACK:
             self._heap = list(self._values)
             heapq.heapify(self._heap)

@@ -109,9 +109,13 @@ class RequestMetrics:
 
     def shifted(self, seconds: float) -> "RequestMetrics":
         """All times later by `seconds`."""
-        times = {name: time for name, time in vars(self).items() if name.endswith("_at")}
-        later = {name: time + seconds for name, time in times.items() if time is not None}
-        return replace(self, **later)
+        times = (self.encoded_at, self.admitted_at, self.first_token_at, self.finished_at)
+        encoded, admitted, first_token, finished = [
+            None if time is None else time + seconds for time in times
+        ]
+        return RequestMetrics(
+            self.arrived_at + seconds, encoded, admitted, first_token, finished, self.preemptions
+        )
 
 
 class Trial(IntEnum):
@@ -188,12 +192,12 @@ class Request:
         """What the decoder attends to, if there is any."""
         return CrossInput.of([media for media in self.inputs if media.position is None])
 
-    @property
+    @cached_property
     def placed(self) -> list[Media]:
         """The inputs that stand in its prompt."""
         return [media for media in self.inputs if media.position is not None]
 
-    @property
+    @cached_property
     def encoder_tokens(self) -> int:
         """Of all its inputs."""
         return sum([media.num_tokens for media in self.inputs])

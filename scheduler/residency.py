@@ -6,6 +6,7 @@ import numpy as np
 from antiphon.config.arithmetic import ceil_div
 from antiphon.kv.pages import pages_for
 from antiphon.scheduler.batch import Batch
+from antiphon.scheduler.beam_texts import NewText, no_texts
 from antiphon.scheduler.beams import Beams
 from antiphon.scheduler.cross_views import CrossChange, CrossInput, Sees
 from antiphon.scheduler.plan import NO_NEW_PAGES, Admission, CrossWrite, Fork, NewPages
@@ -18,9 +19,10 @@ NO_CROSS_PAGES = np.empty(0, np.int32)
 class Residency:
     """Gives requests their slot and pages, and takes them back."""
 
-    def __init__(self, batch: Batch, prefixes: PrefixCache) -> None:
+    def __init__(self, batch: Batch, prefixes: PrefixCache, new_text: NewText = no_texts) -> None:
         self.batch, self.prefixes, self.pages = batch, prefixes, prefixes.pages
-        self.beams = Beams(batch, self.pages)
+        self.cross_pages = self.pages.cross
+        self.beams = Beams(batch, self.pages, new_text)
 
     def fits(self, request: Request, prefix: np.ndarray) -> bool:
         """True if enough pages are free beside those of its `prefix` [pages], and a
@@ -30,9 +32,13 @@ class Residency:
         need = pages_for(request.length, page_size) + request.num_slots - 1 + reserve
         if len(prefix):
             need -= len(prefix) - self.pages.num_unused(prefix)
-        if cross is not None and cross.key in self.pages:
+        cached = cross is not None and cross.key in self.cross_pages
+        new = 0 if cached else request.cross_pages(page_size)
+        if self.cross_pages is not self.pages:
+            return need <= self.pages.num_available and new <= self.cross_pages.num_available
+        if cross is not None and cached:
             return need <= self.pages.available_beside(cross.key)
-        return need + request.cross_pages(page_size) <= self.pages.num_available
+        return need + new <= self.pages.num_available
 
     def enter(
         self, request: Request, prefix: np.ndarray, lane: int = 0
@@ -64,15 +70,15 @@ class Residency:
         """The pages [pages] of the cross KV of `cross`, and what must be written there."""
         if cross is None:
             return NO_CROSS_PAGES, None
-        if cross.key in self.pages:
-            return self.pages.share(cross.key), None
+        if cross.key in self.cross_pages:
+            return self.cross_pages.share(cross.key), None
         page_size = self.batch.page_size
-        pages = self.pages.allocate_keyed(cross.key, cross.num_pages(page_size))
+        pages = self.cross_pages.allocate_keyed(cross.key, cross.num_pages(page_size))
         assert pages is not None
+        if cross.is_whole:
+            return pages, CrossWrite(cross.key, cross.longest, pages)
         sources = cross.sources(page_size)
         count = sum(source.length for source in sources)
-        if [source.key for source in sources] == [cross.key]:
-            return pages, CrossWrite(cross.key, count, pages)
         return pages, CrossWrite(cross.key, count, pages, sources)
 
     def _view(self, request: Request, pages: np.ndarray, token: int) -> CrossChange:
@@ -104,7 +110,7 @@ class Residency:
         parents_pages = self.batch.self_table[parent.slot]
         self.pages.retain(parents_pages[:num_shared])
         self_pages = np.concatenate([parents_pages[:num_shared], own])
-        cross_pages = NO_CROSS_PAGES if cross is None else self.pages.share(cross.key)
+        cross_pages = NO_CROSS_PAGES if cross is None else self.cross_pages.share(cross.key)
         self.batch.admit(child, self_pages, int(self.batch.lane[parent.slot]))
         self.batch.views.enter(child.slot, cross, cross_pages, computed)
         self.prefixes.start(self.batch, child)
@@ -132,7 +138,7 @@ class Residency:
             self.pages.release(self.batch.remove(request))
             request.forget_tokens()
         if (cross := request.cross) is not None:
-            self.pages.release_keyed(cross.key, cross.keep)
+            self.cross_pages.release_keyed(cross.key, cross.keep)
 
     def grow(self, lane: int = 0) -> NewPages | None:
         """Gives a page to every running sequence of `lane` that needs one for its next

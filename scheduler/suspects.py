@@ -114,6 +114,8 @@ class Suspects(Generic[K]):
 
     def end(self, key: K) -> bool:
         """The entry has ended, or was taken back; it is forgotten. True if that ended its trial."""
+        if not self._total:  # nothing is known of any
+            return False
         self._before.pop(key, None)
         self._deaths.pop(key, None)
         self._kills.pop(key, None)

@@ -14,6 +14,7 @@ from antiphon.attention.interface import (
 from antiphon.config.arithmetic import ceil_div
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kernels.full_attention import full_attention
+from antiphon.kernels.latent_attention import LatentLaunch, latent_attention
 from antiphon.kernels.paged_attention import BLOCK_M, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 from antiphon.kernels.paged_splits import Workspace
@@ -52,10 +53,7 @@ class TritonPaged(PagedAttention[TritonPagedMetadata]):
 
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
-        self._multiprocessors = 1  # without a GPU Triton's interpreter runs the kernels, for tests
-        if spec.device.type == "cuda":
-            properties = torch.cuda.get_device_properties(spec.device)
-            self._multiprocessors = properties.multi_processor_count
+        self._multiprocessors = _multiprocessors(spec.device)
         self._workspace: Workspace | None = None
 
     def plan(self, batch: PagedBatch) -> TritonPagedMetadata:
@@ -108,3 +106,68 @@ class TritonPaged(PagedAttention[TritonPagedMetadata]):
             causal=self.spec.kind == "causal",
             bias=None if bias is None else bias.table(),
         )
+
+
+@dataclass(frozen=True)
+class TritonLatentMetadata:
+    batch: PagedBatch
+    launch: LatentLaunch
+    workspace: Workspace
+
+
+class TritonLatent(PagedAttention[TritonLatentMetadata]):
+    """Attention to hidden states, which are keys and values at once."""
+
+    name = "triton"
+
+    def __init__(self, spec: AttentionSpec) -> None:
+        super().__init__(spec)
+        self._multiprocessors = _multiprocessors(spec.device)
+        self._workspace: Workspace | None = None
+
+    def plan(self, batch: PagedBatch) -> TritonLatentMetadata:
+        spec, sequences = self.spec, len(batch.query_lens)
+        rows = batch.max_query_len * spec.num_heads
+        launch = LatentLaunch.choose(
+            sequences,
+            rows,
+            spec.head_dim,
+            spec.dtype.itemsize,
+            batch.max_kv_len,
+            self._multiprocessors,
+        )
+        # Of one head of rows: programs take all of them.
+        blocks, width = sequences * launch.blocks(rows), launch.chunk * launch.chunks
+        sizes = (launch.splits, batch.num_tokens * spec.num_heads, blocks, 1, width)
+        if self._workspace is None or not self._workspace.holds(*sizes):
+            self._workspace = Workspace.make(*sizes, spec.device)
+        return TritonLatentMetadata(batch, launch, self._workspace)
+
+    def run(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        metadata: TritonLatentMetadata,
+        bias: RelativeBias | None = None,
+    ) -> torch.Tensor:
+        assert k is v or k.data_ptr() == v.data_ptr(), "hidden states are keys and values at once"
+        batch = metadata.batch
+        return latent_attention(
+            q,
+            k.squeeze(2),
+            batch.cu_seqlens_q,
+            batch.kv_lens_on_device,
+            batch.page_table_on_device,
+            metadata.launch,
+            metadata.workspace,
+            max_query_len=batch.max_query_len,
+            scale=self.spec.scale,
+        )
+
+
+def _multiprocessors(device: torch.device) -> int:
+    """1 without a GPU: there Triton's interpreter runs the kernels, for tests."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count

@@ -1,22 +1,22 @@
 """What the runner needs of a decoder, whatever its structure."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from functools import cached_property
 
+import msgspec
 import torch
 from torch import nn
 
 from antiphon.attention.interface import PlannedAttention
 from antiphon.kv.pool import KVPool
+from antiphon.layers.absorbed import AbsorbedProjections
 from antiphon.layers.linear import StackedLinear
 from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.rotary import HeadNorms
 
 
-@dataclass(frozen=True)
-class DecoderStep:
+class DecoderStep(msgspec.Struct, frozen=True):
     """What all layers of one step share: pages, where to write, and the planned attentions."""
 
     pool: KVPool
@@ -36,7 +36,8 @@ class CachedAttention(nn.Module):
 
 
 class CachedCrossAttention(CachedAttention):
-    """A cross-attention sublayer, which also writes what it attends to."""
+    """A cross-attention sublayer, which also writes what it attends to; or, with its projections
+    `absorbed`, attends to hidden states that are there for all layers."""
 
     layer: int
     head_dim: int
@@ -45,6 +46,14 @@ class CachedCrossAttention(CachedAttention):
     def __init__(self) -> None:
         super().__init__()
         self.norms: HeadNorms | None = None  # of heads, between projections and attention
+        self.absorbed: AbsorbedProjections | None = None
+
+    def absorb(self) -> None:
+        """Attends to hidden states from now on. Once it is loaded, before anything is quantized:
+        `kv` is gone then."""
+        assert self.norms is None, "keys are more than a projection: see `Half.needs_keys`"
+        self.absorbed = AbsorbedProjections(self.kv, self.head_dim)
+        del self.kv
 
     def write(
         self, hidden: torch.Tensor | QuantizedRows, slot_mapping: torch.Tensor, pool: KVPool
@@ -65,7 +74,18 @@ class CachedCrossAttention(CachedAttention):
         if self.norms is not None:
             q = self.norms.queries(q)
         step.pool.keep_queries(self.layer, step.slot_mapping, q)
+        if self.absorbed is not None:
+            return self._attend_to_states(self.absorbed, q, step).flatten(1)
         return step.cross.run(q, *step.pool.pages(self.layer)).flatten(1)
+
+    def _attend_to_states(
+        self, absorbed: AbsorbedProjections, queries: torch.Tensor, step: DecoderStep
+    ) -> torch.Tensor:
+        """[tokens, heads, head_dim], as `queries`."""
+        assert step.cross is not None
+        assert step.pool.states is not None
+        states = step.pool.states.heads
+        return absorbed.outputs(step.cross.run(absorbed.queries(queries), states, states))
 
 
 class DecoderModel(nn.Module):
@@ -116,5 +136,9 @@ class DecoderModel(nn.Module):
         """Each layer's projections around self-attention, with the rows that they read."""
 
     def cross_projections(self) -> list[CachedProjections]:
-        """Each layer's projections around cross-attention."""
-        return [attention.projections() for attention in self.cross_attentions]
+        """Each layer's projections around cross-attention; of those that are absorbed, none."""
+        return [
+            attention.projections()
+            for attention in self.cross_attentions
+            if attention.absorbed is None
+        ]

@@ -52,13 +52,13 @@ class MaskTable:
         Raises TypeError or ValueError for ids or biases of the wrong type, before anything has
         changed; values from callers were checked by SamplingParams.
         """
+        if not suppress and not bias and allowed is None:
+            return 0
         key = (
             tuple(suppress),
             None if allowed is None else tuple(allowed),
             tuple(sorted(bias.items())),
         )
-        if key == ((), None, ()):
-            return 0
         row = self._row_of.get(key)
         if row is None:
             row = self._write(key, self._mask(suppress, allowed, bias))

@@ -1,7 +1,6 @@
 """The rows of one step as the rules of sampling see them."""
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 import torch
 
@@ -10,8 +9,7 @@ from antiphon.layers.shard import Span
 from antiphon.runtime.device import to_device
 
 
-@dataclass(frozen=True)
-class SampledRows:
+class SampledRows(msgspec.Struct, frozen=True):
     """Row i continues the sequence in slot `slots[i]`, which has `lengths[i]` tokens so far.
 
     The twins on the host are None inside a captured graph, whose rows change between replays; rules

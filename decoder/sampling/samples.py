@@ -1,8 +1,7 @@
 """What the rows of a step were given: tokens and their log-probabilities, as one tensor that goes
 to the host as it is."""
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 import torch
 
@@ -18,8 +17,7 @@ _ROW = np.dtype(
 _NUMBERS = _ROW.itemsize // 8
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(msgspec.Struct, frozen=True):
     """`packed` [rows, 3] int64, on the device or on its way to the host. The others are views of
     it, [rows]:
 

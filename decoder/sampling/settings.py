@@ -4,17 +4,19 @@
 says what any row of a step asks for. A new setting is one line here, and a rule that reads it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import compress
-from typing import Any
 
 import numpy as np
 
-from antiphon.scheduler.plan import Admission
+from antiphon.config.decoding_rules import DecodingRules, TimestampRules
+from antiphon.config.sampling import SamplingParams
 
 Dtype = type[np.generic]
 OFF = -1  # of settings for which 0 would ask for something
+SETTINGS_KEPT = 256  # of parameters with rules, whose numbers are worked out once
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,15 @@ class Setting:
 
     dtype:     of the number; uint64 stays on the host
     off:       the number that asks for nothing
-    value:     (admission, vocabulary size) -> the number for a new sequence; None where it is the
-               row of a mask, which `Slots` acquires
+    value:     (parameters, rules, vocabulary size) -> the number for a new sequence; None where it
+               is the sequence's own: a length, its seed, or the row of a mask
     feature:   field of `SamplingFeatures` that any other number than `off` switches on
     in_graph:  whether the kernel that captured graphs hold reads it, under this name
     """
 
     dtype: Dtype
     off: float
-    value: Callable[[Admission, int], float] | None
+    value: Callable[[SamplingParams, DecodingRules, int], float] | None
     feature: str | None = None
     in_graph: bool = False
 
@@ -50,83 +52,78 @@ def checked_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _param(name: str) -> Callable[[Admission, int], float]:
-    def value(admission: Admission, vocab_size: int) -> Any:
-        return getattr(admission.params, name)
-
-    return value
+def _token_or_off(token: int | None, vocab_size: int) -> int:
+    return OFF if token is None else int(checked_ids([token], vocab_size)[0])
 
 
-def _min_tokens(admission: Admission, vocab_size: int) -> int:
-    return max(admission.params.min_tokens, admission.rules.min_tokens)
-
-
-def _forced_first(admission: Admission, vocab_size: int) -> int:
-    return _token_or_off(admission.rules.forced_first, vocab_size)
-
-
-def _forced_last(admission: Admission, vocab_size: int) -> int:
-    return _token_or_off(admission.rules.forced_last, vocab_size)
-
-
-def _timestamps(admission: Admission, vocab_size: int) -> int:
+def _timestamps(rules: TimestampRules | None, vocab_size: int) -> int:
     """0 without timestamps, else 1 and the most ticks that the first one may have."""
-    rules = admission.rules.timestamps
     if rules is None:
         return 0
     return 1 + (vocab_size if rules.max_initial is None else rules.max_initial)
 
 
-def _token_or_off(token: int | None, vocab_size: int) -> int:
-    return OFF if token is None else int(checked_ids([token], vocab_size)[0])
-
-
-def _top_logprobs(admission: Admission, vocab_size: int) -> int:
-    return min(admission.params.logprobs or 0, vocab_size)
-
-
-def _beam_candidates(admission: Admission, vocab_size: int) -> int:
-    rules = admission.rules
+def _beam_candidates(rules: DecodingRules, vocab_size: int) -> int:
     if rules.beams is None:
         return 0
     return min(rules.beams.num_candidates(len(rules.stop_ids)), vocab_size)
 
 
-def _beams_by_whisper(admission: Admission, vocab_size: int) -> int:
-    return admission.rules.beams is not None and admission.rules.beams.by_whisper
-
-
 # fmt: off
 SETTINGS: dict[str, Setting] = {
-    "prompt_len": Setting(np.int64, 0, lambda seq, _: seq.prompt_len, in_graph=True),
-    "max_len": Setting(np.int64, 0, lambda seq, _: seq.max_len, in_graph=True),
-    "seed": Setting(np.uint64, 0, lambda seq, _: seq.seed),
+    "prompt_len": Setting(np.int64, 0, None, in_graph=True),
+    "max_len": Setting(np.int64, 0, None, in_graph=True),
+    "seed": Setting(np.uint64, 0, None),
     # restrictions.py
     "mask": Setting(np.int64, 0, None, "masks", in_graph=True),
     "begin_mask": Setting(np.int64, 0, None, "masks", in_graph=True),
-    "min_tokens": Setting(np.int64, 0, _min_tokens, "min_tokens", in_graph=True),
-    "timestamps": Setting(np.int64, 0, _timestamps, "timestamps", in_graph=True),
-    "forced_first": Setting(np.int64, OFF, _forced_first, "forced", in_graph=True),
-    "forced_last": Setting(np.int64, OFF, _forced_last, "forced", in_graph=True),
+    "min_tokens": Setting(
+        np.int64, 0, lambda params, rules, _: max(params.min_tokens, rules.min_tokens),
+        "min_tokens", in_graph=True,
+    ),
+    "timestamps": Setting(
+        np.int64, 0, lambda _, rules, words: _timestamps(rules.timestamps, words),
+        "timestamps", in_graph=True,
+    ),
+    "forced_first": Setting(
+        np.int64, OFF, lambda _, rules, words: _token_or_off(rules.forced_first, words),
+        "forced", in_graph=True,
+    ),
+    "forced_last": Setting(
+        np.int64, OFF, lambda _, rules, words: _token_or_off(rules.forced_last, words),
+        "forced", in_graph=True,
+    ),
     # penalties.py
-    "repetition_penalty": Setting(np.float32, 1, _param("repetition_penalty"), "penalties"),
-    "presence_penalty": Setting(np.float32, 0, _param("presence_penalty"), "penalties"),
-    "frequency_penalty": Setting(np.float32, 0, _param("frequency_penalty"), "penalties"),
-    "no_repeat_ngram": Setting(np.int64, 0, lambda seq, _: seq.rules.no_repeat_ngram, "ngrams"),
-    "bad_words": Setting(np.int64, 0, lambda seq, _: bool(seq.rules.bad_words), "bad_words"),
+    "repetition_penalty": Setting(
+        np.float32, 1, lambda params, *_: params.repetition_penalty, "penalties"
+    ),
+    "presence_penalty": Setting(
+        np.float32, 0, lambda params, *_: params.presence_penalty, "penalties"
+    ),
+    "frequency_penalty": Setting(
+        np.float32, 0, lambda params, *_: params.frequency_penalty, "penalties"
+    ),
+    "no_repeat_ngram": Setting(np.int64, 0, lambda _, rules, __: rules.no_repeat_ngram, "ngrams"),
+    "bad_words": Setting(np.int64, 0, lambda _, rules, __: bool(rules.bad_words), "bad_words"),
     # drawing.py
-    "temperature": Setting(np.float32, 0, _param("temperature"), "random"),
-    "top_k": Setting(np.int64, 0, lambda seq, _: max(seq.params.top_k, 0)),
-    "top_p": Setting(np.float32, 1, _param("top_p")),
-    "min_p": Setting(np.float32, 0, _param("min_p")),
+    "temperature": Setting(np.float32, 0, lambda params, *_: params.temperature, "random"),
+    "top_k": Setting(np.int64, 0, lambda params, *_: max(params.top_k, 0)),
+    "top_p": Setting(np.float32, 1, lambda params, *_: params.top_p),
+    "min_p": Setting(np.float32, 0, lambda params, *_: params.min_p),
     # samples.py, logprobs.py
     "ranked": Setting(
-        np.int64, 0, lambda seq, _: seq.params.logprobs is not None, "ranks", in_graph=True
+        np.int64, 0, lambda params, *_: params.logprobs is not None, "ranks", in_graph=True
     ),
-    "top_logprobs": Setting(np.int64, 0, _top_logprobs, "top_logprobs"),
+    "top_logprobs": Setting(
+        np.int64, 0, lambda params, _, words: min(params.logprobs or 0, words), "top_logprobs"
+    ),
     # beams.py
-    "beam_candidates": Setting(np.int64, 0, _beam_candidates, "beams"),
-    "beams_by_whisper": Setting(np.int64, 0, _beams_by_whisper),
+    "beam_candidates": Setting(
+        np.int64, 0, lambda _, rules, words: _beam_candidates(rules, words), "beams"
+    ),
+    "beams_by_whisper": Setting(
+        np.int64, 0, lambda _, rules, __: rules.beams is not None and rules.beams.by_whisper
+    ),
 }
 # fmt: on
 GRAPH_SETTINGS = tuple(name for name, setting in SETTINGS.items() if setting.in_graph)
@@ -159,6 +156,23 @@ _ASKING = {
 _NO_ROWS = np.empty(0, np.int64)
 
 
+@lru_cache(SETTINGS_KEPT)
+def _columns(
+    params: SamplingParams, rules: DecodingRules, vocab_size: int
+) -> list[tuple[Dtype, np.ndarray]]:
+    """The numbers of a sequence, in the order of `SettingsTable.rows`; `off` where they are its
+    own. Most sequences ask for what others did. Raises TypeError or ValueError for a value that
+    no setting can have."""
+
+    def number(setting: Setting) -> float:
+        return setting.off if setting.value is None else setting.value(params, rules, vocab_size)
+
+    return [
+        (dtype, np.array([number(SETTINGS[name]) for name in names], dtype))
+        for dtype, names in _NAMES.items()
+    ]
+
+
 class SettingsTable:
     """The numbers of every slot, on the host.
 
@@ -170,6 +184,7 @@ class SettingsTable:
         self.rows = {dtype: np.repeat(off, num_slots, axis=1) for dtype, off in _OFF.items()}
         self._asking = {group: np.zeros(num_slots, bool) for group in _GROUPS}
         self._num_asking = dict.fromkeys(_GROUPS, 0)
+        self.is_asked = False  # whether any slot asks for any of them
         self.by_name = {
             name: row
             for dtype, names in _NAMES.items()
@@ -182,6 +197,22 @@ class SettingsTable:
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.by_name[name]
+
+    def write(
+        self,
+        slot: int,
+        params: SamplingParams,
+        rules: DecodingRules,
+        vocab_size: int,
+        own: Mapping[str, int],
+    ) -> None:
+        """All settings of a sequence; `own`, by name: those that are not the same for others with
+        these `params` and `rules`. Raises TypeError or ValueError for a value that no setting can
+        have; the slot is then half written."""
+        for dtype, numbers in _columns(params, rules, vocab_size):
+            self.rows[dtype][:, slot] = numbers
+        for name, number in own.items():
+            self.by_name[name][slot] = number
 
     def clear(self, slot: int) -> None:
         """Switches every setting of `slot` off."""
@@ -196,6 +227,7 @@ class SettingsTable:
                 asking |= self.by_name[name][slots] != off
             self._asking[group][slots] = asking
             self._num_asking[group] = int(self._asking[group].sum())
+        self.is_asked = any(self._num_asking.values())
 
     def rows_asking(self, group: str, slots: np.ndarray) -> np.ndarray:
         """Those rows [n] of a step whose sequence, in `slots` [rows], asks for what is in `group`:
@@ -234,8 +266,14 @@ class SamplingFeatures:
     @classmethod
     def of(cls, table: SettingsTable, slots: np.ndarray) -> "SamplingFeatures":
         """Those of `slots` [rows]."""
-        in_use = (SETTINGS[name].feature for name in table.in_use(slots))
-        return cls(**{feature: True for feature in in_use if feature is not None})
+        return _features(tuple(table.in_use(slots)))
+
+
+@lru_cache(SETTINGS_KEPT)
+def _features(names: tuple[str, ...]) -> SamplingFeatures:
+    """Those that these settings switch on."""
+    features = (SETTINGS[name].feature for name in names)
+    return SamplingFeatures(**{feature: True for feature in features if feature is not None})
 
 
 GRAPH_FEATURES = SamplingFeatures(

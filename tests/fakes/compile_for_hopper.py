@@ -29,6 +29,7 @@ from antiphon.kernels import (
 )
 from antiphon.kernels.group_rows import quantize_groups
 from antiphon.kernels.grouped_linear import Tile, grouped_linear
+from antiphon.kernels.latent_attention import LatentLaunch, latent_attention
 from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 from antiphon.kernels.row_copy import copy_rows
@@ -39,6 +40,7 @@ WIDTH, HEADS, HEAD_DIM, PAGE_SIZE = 1280, 20, 64, 16
 ROWS = 2
 # Queries, and heads that share their keys: compiled for one dtype, as only indices differ.
 GROUPED = {torch.bfloat16: ((1, 5), (3, 5))}
+LATENT = ((20, 1280), (32, 2048), (3, 80))  # heads, and width of states
 
 
 class HopperDriver:
@@ -83,6 +85,9 @@ def launches() -> Iterator[tuple[str, Any]]:
                         f"paged_attention {dtype} {page_type} {group} heads share keys",
                         partial(_attend_pages, dtype, page_type, causal, queries, group),
                     )
+        for heads, width in LATENT[: len(LATENT) if dtype == torch.bfloat16 else 1]:
+            name = f"latent_attention {dtype} {heads} heads, {width} features"
+            yield name, partial(_attend_states, dtype, heads, width)
         for group in (1, 5) if dtype in GROUPED else (1,):
             yield f"full_attention {dtype} {group} heads share keys", partial(_attend, dtype, group)
     for dtype in HALF:
@@ -171,6 +176,18 @@ def _attend_pages(
     paged_attention(
         torch.zeros(tokens, HEADS, HEAD_DIM, dtype=dtype), k, v, ints(ROWS + 1), ints(ROWS),
         ints(ROWS, 94), launch, room, max_query_len=queries, scale=1.0, causal=causal,
+    )  # fmt: skip
+
+
+def _attend_states(dtype: torch.dtype, heads: int, width: int) -> None:
+    launch = LatentLaunch.choose(ROWS, heads, width, dtype.itemsize, 1500, 132)
+    sums, blocks = launch.chunk * launch.chunks, ROWS * launch.blocks(heads)
+    room = Workspace.make(launch.splits, ROWS * heads, blocks, 1, sums, torch.device("cpu"))
+    ints = partial(torch.zeros, dtype=torch.int32)
+    latent_attention(
+        torch.zeros(ROWS, heads, width, dtype=dtype),
+        torch.zeros(4, PAGE_SIZE, width, dtype=dtype),
+        ints(ROWS + 1), ints(ROWS), ints(ROWS, 94), launch, room, max_query_len=1, scale=1.0,
     )  # fmt: skip
 
 

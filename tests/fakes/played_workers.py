@@ -186,7 +186,7 @@ class DecoderNode(Node):
 
     def _arrived(self, key: str) -> None:
         self.hidden.add(key)
-        self.scheduler.encoded(key)
+        self.scheduler.encoded(key, self.space.is_written(key))
 
     def load(self) -> dict[str, float]:
         return dict(self.scheduler.load())
@@ -199,10 +199,9 @@ class DecoderNode(Node):
         if commands := scheduler.next_encodes():
             self._make_room()
             self.asks.ask(commands)
+        assert self._lacking() <= self.space.num_free, "more was asked for than has room"
         plan = scheduler.step()
         self.is_changed |= plan is not None
-        self._make_room()
-        self.asks.withdraw(scheduler.encodes.pop_withdrawals())
         if plan is not None:
             assert self.hidden >= {write.key for write in plan.cross_writes}
             self.space.launched = plan.number
@@ -210,6 +209,9 @@ class DecoderNode(Node):
                 self.space.use(write.key)
                 assert (self.content[self.space.of(write.key)] == write.key).all()
             self.space.settle(plan.number)
+        self._make_room()
+        self.asks.withdraw(scheduler.encodes.pop_withdrawals())
+        if plan is not None:
             names = scheduler.batch.tokens[plan.slots, 0].tolist()
             if self.cluster.poisonous & set(names):
                 return self.cluster.kill(self.incarnation.name)
@@ -226,6 +228,12 @@ class DecoderNode(Node):
             scheduler.pages.check()
             scheduler.batch.check()
         self.is_changed = False
+
+    def _lacking(self) -> int:
+        """Rows that hidden states which come another way than by a place will need."""
+        encodes = self.scheduler.encodes
+        coming = (key for key in encodes._work if encodes.expects(key) and key not in self.space)
+        return TOKENS * sum(1 for _ in coming)
 
     def _make_room(self) -> None:
         """As `IncomingStates`."""

@@ -58,7 +58,7 @@ def make_paged(name: str, spec: AttentionSpec) -> PagedAttention[object]:
     """As `make_full`."""
     if why := missing(name):
         pytest.skip(why)
-    return BACKENDS[name].paged_class()(spec)
+    return BACKENDS[name].paged_class(spec.kind)(spec)
 
 
 def supported(specs: list[tuple[str, AttentionSpec]]) -> list[Any]:
@@ -130,6 +130,22 @@ def test_paged_attention(name: str, spec: AttentionSpec) -> None:
     check_paged(backend, [1] * 6, [1, 16, 17, 700, 1500, 31], seed=4)  # decodes
     check_paged(backend, [4] * 3, [4, 4, 60], seed=5)  # first steps
     check_paged(backend, [1, 1, 8, 100], [900, 3, 8, 130], seed=6)  # mixed
+
+
+LATENT = [
+    (name, paged_spec("latent", heads, width, dtype, False, 16, "cuda", kv_heads=1))
+    for name in NAMES
+    for heads, width in ((20, 1280), (12, 768), (16, 1024), (32, 2048), (3, 80))
+    for dtype in DTYPES
+]
+
+
+@pytest.mark.parametrize(("name", "spec"), supported(LATENT))
+def test_attention_to_hidden_states(name: str, spec: AttentionSpec) -> None:
+    backend = make_paged(name, spec)
+    check_paged(backend, [1] * 6, [1, 16, 17, 700, 1500, 31], seed=4)
+    check_paged(backend, [1] * 140, [200] * 140, seed=5)  # no splits
+    check_paged(backend, [1, 8, 3, 4], [900, 3, 8, 130], seed=6)  # drafts
 
 
 GROUPED = [

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import resolve
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.fitted import fitted
 from antiphon.scheduler.request import Media, Request
 
 LENGTHS = {"a": 7, "b": 19}
@@ -127,6 +128,6 @@ def test_the_option(
     config = resolve(str(tmp_path), {"device": "cpu", "enable_prefix_caching": True})
     model = ModelConfig.load(config.model)
     with pytest.raises(ConfigurationError, match="depend on an encoder's states"):
-        model.fitted(config)
+        fitted(model, config)
     off = resolve(str(tmp_path), {"device": "cpu", "enable_prefix_caching": False})
-    assert model.fitted(off) == off
+    assert fitted(model, off) == off

@@ -1,5 +1,6 @@
 """Places in a decoder's arena: who may write them, from the ask to the end of an encoder."""
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ from antiphon.encoder.runner import Encoded
 from antiphon.kv.arena import StateArena
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.transports.mapped import ArenaExport
+from antiphon.scheduler.encodes import EncodeLedger
 from antiphon.scheduler.request import Incarnation, Media
 
 CPU, WIDTH = torch.device("cpu"), 3
@@ -259,3 +261,39 @@ def test_rows_of_all_ranks_are_written() -> None:
     rows = torch.from_numpy(np.asarray(pair.decoder.space.of("a")))
     for arena in arenas:
         assert torch.equal(arena.states[rows], packed)
+
+
+def test_what_is_asked_for_has_room_though_an_encoder_may_still_write_other_states() -> None:
+    """Under load an encoder is asked a second time, and answers the first time."""
+    decoder, counters = Decoder(), Counter[str]()
+    ledger = EncodeLedger(8, 60.0, lambda: decoder.now, counters)
+    ledger.set_encoders({ENCODER.name: ENCODER.epoch})
+
+    def done(key: str, *tickets: int) -> None:
+        assert decoder.places.answered([key], tickets, ENCODER) == [key]
+        ledger.arrive(key, decoder.space.is_written(key))  # and nobody waits for it
+
+    def make_room() -> None:
+        for key in ledger.pop_unwanted():
+            decoder.space.drop(key)
+        ledger.blocked = decoder.space.num_blocked
+
+    places = {}
+    for key in "ab":
+        ledger.ask(Media(key, "text", 4), "")
+        places[key] = decoder.ask(key)
+    again = decoder.ask("a")
+    done("a", places["a"].ticket)
+    done("b", places["b"].ticket)
+    make_room()
+    assert "a" not in ledger.kept
+    assert "b" in ledger.kept
+    assert not ledger.allows([Media("c", "text", 8)])
+    assert ledger.allows([Media("c", "text", 4)])
+    ledger.ask(Media("c", "text", 4), "")
+    make_room()
+    assert decoder.space.take("c", 4) is not None
+    decoder.places.answered(["a"], [again.ticket], ENCODER)
+    make_room()
+    assert ledger.allows([Media("d", "text", 4)])
+    assert decoder.space.num_free == 4

@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from antiphon.actors.frames import MAX_FRAME_BYTES, AddressEncoder, MessageError
 from antiphon.actors.rank_channel import CommandOrder
@@ -83,9 +85,7 @@ PLAN = StepPlan(
     [CrossChange(4, pages(7, 8), 19, 1)],
     PlannedDrafts(np.array([2, 0, 1]), 2, np.array([[5, 6], [0, 0], [7, 0]]), np.array([1, 4, 2])),
 )
-BY_MODEL = dataclasses.replace(
-    PLAN, drafts=PlannedDrafts(np.array([2, 0, 1]), 2, None, np.array([1, 4, 2]))
-)
+BY_MODEL = replace(PLAN, drafts=PlannedDrafts(np.array([2, 0, 1]), 2, None, np.array([1, 4, 2])))
 PLAIN = StepPlan([], [], *(np.arange(1, 65) for _ in range(4)), np.ones(64, bool), number=2)
 
 
@@ -105,6 +105,9 @@ def same(one: Any, other: Any) -> bool:
         return bool(one == other)
     if dataclasses.is_dataclass(other):
         names = [field.name for field in dataclasses.fields(other)]
+        return all(same(getattr(one, name), getattr(other, name)) for name in names)
+    if isinstance(other, msgspec.Struct):
+        names = [*other.__struct_fields__]
         return all(same(getattr(one, name), getattr(other, name)) for name in names)
     if isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
@@ -147,10 +150,10 @@ def test_commands_arrive_as_they_were_sent(command: RankCommand) -> None:
 
 def test_the_sample_has_every_part_of_a_plan() -> None:
     """So that a part which is added must travel too."""
-    for field in dataclasses.fields(StepPlan):
-        assert not same(getattr(PLAN, field.name), getattr(PLAIN, field.name)), field.name
+    for name in StepPlan.__struct_fields__:
+        assert not same(getattr(PLAN, name), getattr(PLAIN, name)), name
     for one in (*PLAN.admissions, *PLAN.forks, *PLAN.cross_writes, *PLAN.embeddings):
-        assert all(np.any(getattr(one, field.name)) for field in dataclasses.fields(one))
+        assert all(np.any(getattr(one, name)) for name in one.__struct_fields__)
 
 
 def test_arrays_of_a_received_plan_can_be_written() -> None:
@@ -164,8 +167,8 @@ def test_arrays_of_a_received_plan_can_be_written() -> None:
 
 def test_a_plan_longer_than_a_frame_travels_in_pieces() -> None:
     tokens = np.arange(MAX_FRAME_BYTES // 4)
-    admission = dataclasses.replace(PLAN.admissions[0], token_ids=tokens)
-    long = dataclasses.replace(PLAN, admissions=[admission])
+    admission = replace(PLAN.admissions[0], token_ids=tokens)
+    long = replace(PLAN, admissions=[admission])
     ((_, _, launch),) = sent(Launch(long))
     assert same(launch, Launch(long))
 
@@ -176,7 +179,7 @@ def test_a_step_of_64_sequences_is_one_small_frame() -> None:
 
 
 def test_what_cannot_travel_and_what_is_no_command_are_refused() -> None:
-    unsendable = dataclasses.replace(PLAN, spent=(object(),))  # type: ignore[arg-type]
+    unsendable = replace(PLAN, spent=(object(),))  # type: ignore[arg-type]
     with pytest.raises(MessageError, match="cannot be sent"):
         RankEncoder().encode(RankMessage(0, 0, Launch(unsendable)))
     with pytest.raises(MessageError, match="no command"):

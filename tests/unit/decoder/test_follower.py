@@ -125,7 +125,7 @@ def test_all_ranks_have_the_pages_of_the_one_with_the_fewest(
         mine.pages = pages[number]
         try:
             ranks = every[number]
-            results[number] = room.num_pages(model, config, target, ranks=ranks)
+            results[number] = room.page_counts(model, config, target, ranks=ranks).kv
         except ConfigurationError as error:
             results[number] = str(error)
 

@@ -11,8 +11,8 @@ from antiphon.decoder.graphs import (
     PROMPT_TOKENS,
     EagerReason,
     GraphChoice,
+    StepShapes,
     batch_sizes,
-    choose_graph,
     step_shapes,
 )
 from antiphon.decoder.step_tensors import StepShape
@@ -35,9 +35,9 @@ def test_batch_sizes_waste_little_and_end_at_the_most() -> None:
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=20))
 def test_the_shape_chosen_holds_the_step(query_lens: list[int]) -> None:
-    available = step_shapes(16, 24, 16)
+    available = StepShapes(step_shapes(16, 24, 16))
     plan = make_plan(query_lens, query_lens)
-    choice = choose_graph(plan, available)
+    choice = available.choose(plan)
     shape = choice.shape
     if shape is None:
         assert len(query_lens) > 16
@@ -52,11 +52,11 @@ def test_the_shape_chosen_holds_the_step(query_lens: list[int]) -> None:
 
 
 def test_long_prompts_have_graphs_and_short_ones_do_not_pay_for_them() -> None:
-    available = step_shapes(64, 448, 1500)
+    available = StepShapes(step_shapes(64, 448, 1500))
 
     def chosen(*query_lens: int) -> tuple[int, int] | None:
         plan = make_plan(list(query_lens), list(query_lens))
-        shape = choose_graph(plan, available).shape
+        shape = available.choose(plan).shape
         return None if shape is None else (shape.sequences, shape.tokens)
 
     assert chosen(1, MAX_QUERY_LEN) == (2, 2 * MAX_QUERY_LEN)
@@ -67,18 +67,18 @@ def test_long_prompts_have_graphs_and_short_ones_do_not_pay_for_them() -> None:
 
 
 def test_the_reason_for_running_outside_graphs_is_given() -> None:
-    available = step_shapes(64, 448, 1500)
+    available = StepShapes(step_shapes(64, 448, 1500))
     decodes = make_plan([1] * 4, [9] * 4)
     long = make_plan([1, LONG_PROMPT_TOKENS + 1], [9, 300])
     many = make_plan([100] * 4, [100] * 4)
 
-    assert choose_graph(decodes, available) == GraphChoice(StepShape(4, 4, 1, 448, 1500))
+    assert available.choose(decodes) == GraphChoice(StepShape(4, 4, 1, 448, 1500))
     for plan, shapes, reason in (
         (long, available, EagerReason.LONG_PROMPT),
         (many, available, EagerReason.MANY_PROMPT_TOKENS),
-        (decodes, (), EagerReason.NO_GRAPHS),
+        (decodes, StepShapes(), EagerReason.NO_GRAPHS),
     ):
-        assert choose_graph(plan, shapes) == GraphChoice(None, reason)
+        assert shapes.choose(plan) == GraphChoice(None, reason)
 
 
 @given(
@@ -97,5 +97,5 @@ def test_steps_within_the_budget_of_graphs_have_a_graph(
         return
     for max_kv_len in (448, 100):
         capped = [min(length, max_kv_len) for length in query_lens]
-        shapes = step_shapes(32, max_kv_len, 1500)
-        assert choose_graph(make_plan(capped, capped), shapes).shape is not None
+        shapes = StepShapes(step_shapes(32, max_kv_len, 1500))
+        assert shapes.choose(make_plan(capped, capped)).shape is not None

@@ -12,7 +12,7 @@ from antiphon.actors.colocated_actor import ColocatedActor
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import resolve
 from antiphon.decoder import loading
-from antiphon.decoder.room import num_pages
+from antiphon.decoder.room import page_counts
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder import runner as encoder_runner
 from antiphon.engine.async_engine import AsyncEngine
@@ -66,7 +66,7 @@ def test_the_pool_has_as_many_pages_as_there_is_room_for(t5_folder: Path) -> Non
     half = model.decoder
     page = 2 * half.num_layers * 16 * half.num_heads * half.head_dim * 4
     assert (
-        num_pages(model, config, Target.resolve(config.model, model.raw, model.family))
+        page_counts(model, config, Target.resolve(config.model, model.raw, model.family)).kv
         == int(0.01 * 2**30) // page
     )
 

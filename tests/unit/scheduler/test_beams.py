@@ -5,11 +5,13 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from simulated_decoder import END, SimulatedDecoder, make_request, make_scheduler, start
 
 from antiphon.config.decoding_rules import BeamRules, DecodingRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.request import Finished, Request, RequestState
 from antiphon.scheduler.scheduler import Scheduler
@@ -51,6 +53,14 @@ def test_a_search_that_never_has_room_is_refused(limits: dict[str, int], message
     ((end,),) = (output.finished for output in scheduler.outputs.pop())
     assert end.state is RequestState.REFUSED
     assert re.search(message, end.error or ""), end.error
+
+
+def test_stop_strings_without_a_tokenizer_are_refused() -> None:
+    scheduler, request = make_scheduler(), search(0, size=2, params=SamplingParams(stop="x"))
+    scheduler.add(request)
+    ((end,),) = (output.finished for output in scheduler.outputs.pop())
+    assert end.state is RequestState.REFUSED
+    assert "no tokenizer is here" in (end.error or "")
 
 
 def test_a_pool_for_one_search_serves_many_of_them() -> None:
@@ -122,7 +132,7 @@ def test_where_every_token_is_barred_the_request_fails() -> None:
 
     def barred(*args: Any) -> Any:
         candidates = choose(*args)
-        return replace(candidates, scores=np.full_like(candidates.scores, np.nan))
+        return msgspec.structs.replace(candidates, scores=np.full_like(candidates.scores, np.nan))
 
     decoder._candidates = barred  # type: ignore[method-assign]
     (end,) = run(decoder, search(0, size=2)).values()

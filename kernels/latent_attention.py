@@ -1,0 +1,248 @@
+"""Triton kernel for cross-attention on an encoder's hidden states, in pages.
+
+All heads of a layer attend to the same rows, which are keys and values at once, as wide as the
+encoder's states (`layers/absorbed.py` has the algebra). So a program takes all heads of some
+queries of one sequence, and reads each tile of states once:
+
+                  states of one sequence, in pages: [tokens, width]
+                  | chunk 0 | chunk 1 | ... | chunk 9 |
+    tile i        |         |         |     |         |     16 or 32 tokens
+                     scores += q_c . tile_c      over all chunks; then the running softmax, and
+                     sums_c += weights . tile_c  of every chunk
+
+What is unusual is the width, 768 to 2048 where a head has 64: neither the sums nor a tile are one
+block of a power of two, so both are tuples of chunks. Splits of a sequence's tokens are joined by
+whichever program ends last, as in `paged_splits.py`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from antiphon.kernels.launch import overlapped, wait_for_previous
+from antiphon.kernels.paged_launch import LEAST_KEYS, MOST_SPLITS
+from antiphon.kernels.paged_splits import LOG2_E, MINUS_INF, Workspace, key_offsets, num_splits
+
+MOST_ROWS = 32  # of a program: its sums are rows x width float32, in registers
+FEW_ROWS = 16  # the tensor cores' least
+WIDE = 1280  # features; of wider states a program's registers hold the sums of FEW_ROWS
+LARGEST_CHUNK = 128
+SHARED_BYTES = 200_000  # for tiles, of the 227 kB that a multiprocessor of a Hopper GPU gives
+
+
+@triton.jit(do_not_specialize=["num_tokens", "q_blocks"])
+def _latent_kernel(
+    q, states, out, partial, partial_lse, arrivals, cu_seqlens_q, kv_lens, page_table,
+    scale, q_token, q_head, num_tokens, q_blocks,
+    STATE_PAGE: tl.constexpr, STATE_TOKEN: tl.constexpr, TABLE_ROW: tl.constexpr,
+    HEADS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr,
+    PAGE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """Program (split, sequence * q_blocks + block) takes one block of a sequence's rows: the heads
+    of the first query, then those of the next. `out` [tokens, HEADS, WIDTH] is contiguous."""
+    split = tl.program_id(0)
+    sequence, block = tl.program_id(1) // q_blocks, tl.program_id(1) % q_blocks
+    first_token = tl.load(cu_seqlens_q + sequence)
+    queries = tl.load(cu_seqlens_q + sequence + 1) - first_token
+    kv_len = tl.load(kv_lens + sequence)
+    splits = num_splits(kv_len, SPLITS)
+    if (block * BLOCK_M >= queries * HEADS) | (split >= splits):
+        return
+    table = page_table + sequence.to(tl.int64) * TABLE_ROW
+    per_split = tl.cdiv(tl.cdiv(kv_len, splits), BLOCK_N) * BLOCK_N
+    begin = split * per_split
+    end = tl.minimum(kv_len, begin + per_split)
+    wait_for_previous(OVERLAP)
+    rows = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    is_query = rows < queries * HEADS
+    tokens, heads = (first_token + rows // HEADS).to(tl.int64), rows % HEADS
+    query_rows = q + (tokens * q_token + heads * q_head)[:, None]
+    chunk = tl.arange(0, CHUNK)
+
+    highest = tl.full([BLOCK_M], MINUS_INF, tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    sums = ()
+    for _ in tl.static_range(CHUNKS):
+        sums += (tl.zeros([BLOCK_M, CHUNK], tl.float32),)  # type: ignore[assignment]
+    factor = scale * LOG2_E
+    for start in range(begin, end, BLOCK_N):
+        keys = start + tl.arange(0, BLOCK_N)
+        is_key = keys < end
+        offsets = key_offsets(table, keys, is_key, PAGE, STATE_PAGE, STATE_TOKEN)
+        scores = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+        tile = ()
+        for c in tl.static_range(CHUNKS):
+            dims = c * CHUNK + chunk
+            query = tl.load(
+                query_rows + dims[None, :],
+                mask=is_query[:, None] & (dims < WIDTH)[None, :],
+                other=0.0,
+            )
+            part = tl.load(
+                states + offsets[:, None] + dims[None, :],
+                mask=is_key[:, None] & (dims < WIDTH)[None, :],
+                other=0.0,
+            )
+            scores = tl.dot(query, tl.trans(part), scores, input_precision="ieee")
+            tile += (part,)  # type: ignore[assignment]
+        scores = tl.where(is_key[None, :], scores * factor, MINUS_INF)
+        top = tl.maximum(highest, tl.max(scores, 1))  # finite: a tile has a key
+        weights = tl.exp2(scores - top[:, None])
+        shrink = tl.exp2(highest - top)
+        total = total * shrink + tl.sum(weights, 1)
+        highest = top
+        weights = weights.to(q.dtype.element_ty)
+        shrunk = sums
+        sums = ()
+        for c in tl.static_range(CHUNKS):
+            rest = shrunk[c] * shrink[:, None]
+            sums += (tl.dot(weights, tile[c], rest, input_precision="ieee"),)  # type: ignore[assignment]
+
+    has_keys = total > 0.0  # a split may be empty
+    total = tl.where(has_keys, total, 1.0)
+    out_rows = out + ((tokens * HEADS + heads) * WIDTH)[:, None]
+    if splits == 1:
+        for c in tl.static_range(CHUNKS):
+            dims = c * CHUNK + chunk
+            is_output = is_query[:, None] & (dims < WIDTH)[None, :]
+            values = (sums[c] / total[:, None]).to(out.dtype.element_ty)
+            tl.store(out_rows + dims[None, :], values, mask=is_output)
+    elif SPLITS > 1:
+        row = (split * num_tokens + tokens) * HEADS + heads
+        for c in tl.static_range(CHUNKS):
+            tl.store(
+                partial + (row * (CHUNKS * CHUNK))[:, None] + (c * CHUNK + chunk)[None, :],
+                sums[c] / total[:, None],
+                mask=is_query[:, None],
+            )
+        lse = tl.where(has_keys, highest + tl.log2(total), MINUS_INF)
+        tl.store(partial_lse + row, lse, mask=is_query)
+        tl.debug_barrier()  # every thread has written its part before this program has arrived
+        if tl.atomic_add(arrivals + tl.program_id(1), 1, sem="acq_rel") == splits - 1:
+            tl.store(arrivals + tl.program_id(1), 0)  # ready for the next launch
+            _join(
+                partial, partial_lse, out_rows, tokens, heads, is_query, splits, num_tokens,
+                out.dtype.element_ty, HEADS, WIDTH, CHUNK, CHUNKS, BLOCK_M,
+            )  # fmt: skip
+
+
+@triton.jit
+def _join(
+    partial, partial_lse, out_rows, tokens, heads, is_query, splits, num_tokens,
+    DTYPE: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
+    CHUNKS: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    """Writes the output rows of what all splits have left."""
+    highest = tl.where(is_query, MINUS_INF, 0.0)  # of rows past the queries: finite
+    for i in range(splits):
+        row = (i * num_tokens + tokens) * HEADS + heads
+        lse = tl.load(partial_lse + row, mask=is_query, other=MINUS_INF)
+        highest = tl.maximum(highest, lse)
+    for c in range(CHUNKS):
+        dims = c * CHUNK + tl.arange(0, CHUNK)
+        total = tl.zeros([BLOCK_M], tl.float32)
+        acc = tl.zeros([BLOCK_M, CHUNK], tl.float32)
+        for i in range(splits):
+            row = (i * num_tokens + tokens) * HEADS + heads
+            lse = tl.load(partial_lse + row, mask=is_query, other=MINUS_INF)
+            weight = tl.exp2(lse - highest)
+            total += weight
+            part = tl.load(
+                partial + (row * (CHUNKS * CHUNK))[:, None] + dims[None, :],
+                mask=is_query[:, None],
+                other=0.0,
+            )
+            acc += weight[:, None] * part
+        total = tl.where(is_query, total, 1.0)
+        is_output = is_query[:, None] & (dims < WIDTH)[None, :]
+        tl.store(out_rows + dims[None, :], (acc / total[:, None]).to(DTYPE), mask=is_output)
+
+
+@dataclass(frozen=True)
+class LatentLaunch:
+    """The sizes of one launch. `rows` of a program, each a head of a query; `tokens` of a tile;
+    `chunk` features, of which a width has `chunks`."""
+
+    splits: int
+    rows: int
+    tokens: int
+    stages: int
+    chunk: int
+    chunks: int
+
+    @classmethod
+    def choose(
+        cls,
+        sequences: int,
+        rows: int,
+        width: int,
+        itemsize: int,
+        max_kv_len: int,
+        multiprocessors: int,
+    ) -> "LatentLaunch":
+        """`rows`: heads of all queries of a sequence, at most. `itemsize`: bytes of a feature."""
+        block = FEW_ROWS if rows <= FEW_ROWS or width > WIDE else MOST_ROWS
+        chunk = min(LARGEST_CHUNK, max(16, triton.next_power_of_2(width)))
+        chunks = math.ceil(width / chunk)
+        tile_row = chunk * chunks * itemsize
+        tokens = 32 if 2 * 32 * tile_row <= SHARED_BYTES else 16
+        stages = 2 if 2 * tokens * tile_row <= SHARED_BYTES else 1
+        programs = sequences * math.ceil(rows / block)
+        splits = _splits(programs, max_kv_len, multiprocessors)
+        return cls(splits, block, tokens, stages, chunk, chunks)
+
+    def blocks(self, rows: int) -> int:
+        """Programs for so many rows of a sequence, in each split."""
+        return math.ceil(rows / self.rows)
+
+
+def _splits(programs: int, max_kv_len: int, multiprocessors: int) -> int:
+    """A power of two. A multiprocessor has room for one program: the rounds that all programs take,
+    each as long as its share of a sequence, should be few. More splits must gain a tenth."""
+    best, shortest = 1, float(math.ceil(programs / multiprocessors))
+    splits = 2
+    while splits <= MOST_SPLITS and splits * LEAST_KEYS < 2 * max_kv_len:
+        length = math.ceil(programs * splits / multiprocessors) / splits
+        if length < 0.9 * shortest:
+            best, shortest = splits, length
+        splits *= 2
+    return best
+
+
+def latent_attention(
+    q: torch.Tensor,
+    states: torch.Tensor,
+    cu_seqlens_q: torch.Tensor,
+    kv_lens: torch.Tensor,
+    page_table: torch.Tensor,
+    launch: LatentLaunch,
+    workspace: Workspace,
+    *,
+    max_query_len: int,
+    scale: float,
+) -> torch.Tensor:
+    """[tokens, heads, width] for packed queries `q` of that shape, rows contiguous: weighted sums
+    of `states` [pages, page_size, width], which all queries of a sequence see.
+
+    `cu_seqlens_q` [sequences + 1], `kv_lens` [sequences] and `page_table` [sequences, pages] int32.
+    `workspace`: as for one head of rows, `launch.chunk * launch.chunks` wide.
+    """
+    num_tokens, heads, width = q.shape
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    q_blocks = launch.blocks(max_query_len * heads)
+    options: dict[str, Any] = {"num_warps": 8, "num_stages": launch.stages}
+    _latent_kernel[launch.splits, len(kv_lens) * q_blocks](
+        q, states, out, workspace.partial, workspace.lse, workspace.arrivals,
+        cu_seqlens_q, kv_lens, page_table,
+        scale, q.stride(0), q.stride(1), num_tokens, q_blocks,
+        STATE_PAGE=states.stride(0), STATE_TOKEN=states.stride(1), TABLE_ROW=page_table.stride(0),
+        HEADS=heads, WIDTH=width, CHUNK=launch.chunk, CHUNKS=launch.chunks, PAGE=states.shape[1],
+        BLOCK_M=launch.rows, BLOCK_N=launch.tokens, SPLITS=launch.splits,
+        **options, **overlapped(q.device),
+    )  # fmt: skip
+    return out

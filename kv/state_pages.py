@@ -1,0 +1,40 @@
+"""Hidden states in pages, where cross-attention reads them in place of keys and values."""
+
+import torch
+
+from antiphon.kv.zeros import zeros
+
+
+class StatePages:
+    """`pages` [pages, page_size, hidden]: states of encoder inputs, once for all layers. Their page
+    ids are a numbering of their own, apart from those of keys and values."""
+
+    def __init__(
+        self,
+        num_pages: int,
+        page_size: int,
+        hidden_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.num_pages = self.scratch_page = num_pages  # the last one is of no sequence
+        self.pages = zeros((num_pages + 1, page_size, hidden_size), dtype, device)
+
+    @staticmethod
+    def bytes_per_page(page_size: int, hidden_size: int, dtype: torch.dtype) -> int:
+        return page_size * hidden_size * dtype.itemsize
+
+    @property
+    def heads(self) -> torch.Tensor:
+        """[pages, page_size, 1, hidden]: the one head of keys, and of values, that attention
+        sees."""
+        return self.pages.unsqueeze(2)
+
+    def write(self, slot_mapping: torch.Tensor, states: torch.Tensor) -> None:
+        """Writes `states` [tokens, hidden] at `slot_mapping` [tokens] int32 = page * page_size +
+        offset in the page."""
+        self.pages.flatten(0, 1).index_copy_(0, slot_mapping.long(), states)
+
+    def read(self, rows: torch.Tensor) -> torch.Tensor:
+        """States [tokens, hidden] at `rows` [tokens] int64 = page * page_size + offset."""
+        return self.pages.flatten(0, 1).index_select(0, rows)

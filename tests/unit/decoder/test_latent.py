@@ -1,0 +1,230 @@
+"""Cross-attention on hidden states gives what keys and values give, and takes less memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from first_layers import first_layers
+from oracle import LOGPROB_TOLERANCE, clips, mixed_inputs, oracle, text_rules
+from plain_engine import PlainEngine
+from rank_scenarios import OPTIONS, PAGES, check_course, check_same_ends, play
+from ranked_engine import RankedEngine
+from tiny_models import FAMILIES
+from tiny_t5gemma import START, make_t5gemma
+
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.parallel import Parallel
+from antiphon.layers.linear import Linear
+from antiphon.scheduler.alignment import Alignment
+from antiphon.scheduler.request import Finished, RequestState
+
+Folder = Callable[[str], Path]
+LATENT: dict[str, Any] = {"cross_attention": "latent"}
+QUICK = ("bart", "t5")
+TEXT = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in FAMILIES
+    if name != "whisper"
+]
+PAGE = 4
+
+
+# ---------------------------------------------------------------------- what it gives
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch_sdpa"])
+@pytest.mark.parametrize("name", TEXT)
+def test_texts_equal_transformers(name: str, backend: str, checkpoints: Any) -> None:
+    """Families with biases and without, that scale scores and that do not."""
+    folder, model = checkpoints(name)
+    options = {"max_num_seqs": 6, "max_model_len": 100, "kv_page_size": 8}
+    engine = PlainEngine(folder, **options, **LATENT, decoder_attention_backend=backend)
+    start = model.generation_config.decoder_start_token_id
+    inputs = mixed_inputs(10, model.config.vocab_size, seed=7)
+    for ids, max_new in inputs:
+        engine.submit(engine.request(ids, [start], max_new, text_rules(model)))
+        engine.step()
+    finished = engine.run()
+    for number, (ids, max_new) in enumerate(inputs):
+        given = torch.tensor(ids[None], dtype=torch.long)
+        check_equal(finished[number], *oracle(model, given, [start], max_new))
+    check_empty(engine)
+
+
+def test_speech_equals_transformers(checkpoints: Any) -> None:
+    from transformers import WhisperFeatureExtractor
+
+    folder, model = checkpoints("whisper")
+    engine = PlainEngine(folder, **LATENT, max_num_seqs=3)
+    extractor = WhisperFeatureExtractor.from_pretrained(folder)
+    assert engine.model.audio is not None
+    sounds, prompt = clips(5, engine.model.audio.window), [61, 63, 65, 66]
+    rules = DecodingRules(stop_ids=(60,), suppress=(3, 5, 7), begin_suppress=(60, 9))
+    for sound in sounds:
+        engine.submit(engine.request(sound, prompt, 12, rules))
+    finished = engine.run()
+    for number, sound in enumerate(sounds):
+        features = extractor(sound, sampling_rate=16_000, return_tensors="pt").input_features
+        output = model.generate(
+            features,
+            language="de",
+            task="transcribe",
+            max_new_tokens=12,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+            force_unique_generate_call=True,
+        )
+        tokens = output.sequences[0, len(prompt) :].tolist()
+        logprobs = [
+            logits[0].log_softmax(-1)[token].item()
+            for logits, token in zip(output.logits, tokens, strict=True)
+        ]
+        check_equal(finished[number], tokens, logprobs)
+    check_empty(engine)
+
+
+def check_equal(end: Finished, tokens: list[int], logprobs: list[float]) -> None:
+    assert end.token_ids == tokens
+    got = [token.logprobs[0] for token in end.logprobs]
+    np.testing.assert_allclose(got, logprobs, atol=LOGPROB_TOLERANCE)
+
+
+def check_empty(engine: PlainEngine) -> None:
+    """No page of either kind is lost or held."""
+    pages = engine.replica.scheduler.pages
+    assert pages.cross is not pages
+    for pool in (pages, pages.cross):
+        pool.check()
+        assert pool.num_available == pool.num_pages
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"attention_bias": True, "attn_logit_softcapping": None}],
+    ids=["capped scores", "biases"],
+)
+def test_grouped_heads(settings: dict[str, Any], tmp_path: Path) -> None:
+    model = make_t5gemma(tmp_path, **settings)
+    engine = PlainEngine(tmp_path, **LATENT, max_num_seqs=6, kv_page_size=8)
+    inputs = mixed_inputs(5, tiny_models.VOCAB, seed=7)
+    for ids, most in inputs:
+        engine.submit(engine.request(ids, [START], most, text_rules(model)))
+    finished = engine.run()
+    for number, (ids, most) in enumerate(inputs):
+        given = torch.tensor(ids[None], dtype=torch.long)
+        check_equal(finished[number], *oracle(model, given, [START], most))
+
+
+LAYOUTS = [None, Parallel(2), Parallel(1, 2)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("name", ["t5", "whisper", pytest.param("bart", marks=pytest.mark.slow)])
+def test_a_course_with_beams_forks_and_preemptions(
+    name: str, layout: Parallel | None, folder_of: Folder
+) -> None:
+    """Keys and values in one rank, hidden states in one or several: the same ends."""
+    kind = "audio" if name == "whisper" else "text"
+    folder, few = folder_of(name), {**OPTIONS, "num_kv_pages": 9 if kind == "text" else 8}
+    wanted = play(PlainEngine(folder, **OPTIONS, num_kv_pages=PAGES[kind]), kind)
+    if layout is None:
+        engine = PlainEngine(folder, **few, **LATENT)
+        check_same_ends(play(engine, kind), wanted)
+        check_course(engine)
+        return check_empty(engine)
+    with RankedEngine(folder, layout, **few, **LATENT) as ranked:
+        check_same_ends(play(ranked, kind), wanted)
+        check_course(ranked)
+        leader = ranked.replica.runner
+        for thread in ranked.followers:
+            pool = thread.loaded.result().runner.pool
+            assert pool.states is not None
+            assert leader.pool.states is not None
+            torch.testing.assert_close(pool.states.pages[:-1], leader.pool.states.pages[:-1])
+
+
+def generate(folder: Path, **options: Any) -> tuple[list[Finished], PlainEngine]:
+    engine = PlainEngine(folder, kv_page_size=PAGE, num_kv_pages=200, **options)
+    rng = np.random.default_rng(5)
+    numbers = []
+    for i in range(3):
+        sound = rng.standard_normal(16_000).astype(np.float32)
+        alignment = Alignment(0, 3, 20)
+        request = engine.request(sound, [61, 62, 65], 20 + i, alignment=alignment)
+        numbers.append(engine.submit(request))
+    ends = engine.run()
+    return [ends[number] for number in numbers], engine
+
+
+@pytest.fixture(scope="module")
+def named_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import WhisperFeatureExtractor
+
+    folder = tmp_path_factory.mktemp("named_heads")
+    torch.manual_seed(3)
+    model = FAMILIES["whisper"]().eval()
+    model.generation_config.alignment_heads = [[0, 1], [1, 0], [1, 2]]
+    model.save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=80, chunk_length=1).save_pretrained(folder)
+    return folder
+
+
+def test_drafts_and_times_of_words(named_heads: Path, tmp_path: Path) -> None:
+    """A draft model reads the same pages. Several query tokens of a sequence attend at once."""
+    wanted, _ = generate(named_heads)
+    first_layers(named_heads, tmp_path, 2)
+    drafting = {"speculative_config": {"model": str(tmp_path), "num_speculative_tokens": 7}}
+    for options in ({}, drafting):
+        ends, engine = generate(named_heads, **LATENT, **options)
+        for end, other in zip(ends, wanted, strict=True):
+            assert end.token_ids == other.token_ids
+            np.testing.assert_allclose(end.token_logprobs, other.token_logprobs, atol=2e-4)
+            assert end.frames is not None
+            assert list(end.frames) == list(other.frames or ())
+        check_empty(engine)
+    counters = engine.replica.scheduler.counters
+    assert 0 < counters["accepted_draft_tokens"] < counters["draft_tokens"]
+
+
+@pytest.mark.parametrize("quantization", ["int8", "fp8"])
+def test_other_layers_are_quantized(quantization: str, folder_of: Folder) -> None:
+    """Those around cross-attention's states stay as they are: nothing is projected there."""
+    rng = np.random.default_rng(2)
+    payload = rng.integers(3, 60, 20).astype(np.int32)
+    ends = []
+    for options in ({}, LATENT):
+        engine = PlainEngine(folder_of("t5"), quantization=quantization, **options)
+        number = engine.submit(engine.request(payload, [2], 8))
+        ends.append(engine.run()[number])
+    for attention in engine.replica.runner.model.cross_attentions:
+        assert attention.absorbed is not None
+        assert attention.absorbed.keys.dtype == torch.float32
+        assert "kv" not in dict(attention.named_children())
+        linear = [m for m in attention.modules() if isinstance(m, Linear)]
+        assert linear
+        assert all((m.weight_scale is None) == (quantization == "fp8") for m in linear)
+    assert all(end.state is RequestState.DONE for end in ends)
+    np.testing.assert_allclose(ends[0].token_logprobs[:1], ends[1].token_logprobs[:1], atol=0.2)
+
+
+def test_states_of_others_make_room(folder_of: Folder) -> None:
+    """More clips than there are pages for, one after the other and together."""
+    engine = PlainEngine(
+        folder_of("bart"), **LATENT, kv_page_size=PAGE, max_num_seqs=3, max_encoder_len=20
+    )
+    states = engine.replica.runner.pool.states
+    assert states is not None
+    assert states.num_pages == 2 * 3 * 5
+    rng = np.random.default_rng(1)
+    for _ in range(15):
+        payload = rng.integers(3, 60, 20).astype(np.int32)
+        engine.submit(engine.request(payload, [2], 5))
+    ends = engine.run()
+    assert len(ends) == 15
+    assert all(end.state is RequestState.DONE for end in ends.values())
+    check_empty(engine)
