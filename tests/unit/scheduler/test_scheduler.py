@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.kv.pages import PagePool
+from antiphon.scheduler.intake import ASKED_AT_ONCE
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.queues import OpenQueue
@@ -412,6 +413,16 @@ def test_encoder_work_is_asked_for_within_its_budget() -> None:
     driver.ask()
     assert len(driver.encoding) == 2
     assert len(driver.run()) == 10
+
+
+def test_an_encoder_begins_before_all_is_asked_for() -> None:
+    scheduler = make_scheduler(encode_ahead_tokens=10_000, max_waiting=1000)
+    for id_ in range(ASKED_AT_ONCE + 8):
+        scheduler.add(make_request(id_, cross=10))
+    assert len(scheduler.next_encodes()) == ASKED_AT_ONCE
+    assert not scheduler.idle
+    assert len(scheduler.next_encodes()) == 8
+    assert scheduler.idle
 
 
 def test_states_and_transitions() -> None:
