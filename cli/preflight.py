@@ -28,6 +28,7 @@ from antiphon.families.registry import families
 from antiphon.inputs.calls.options import check_token_ids
 from antiphon.inputs.languages.codes import LanguageCodes, language_tokens
 from antiphon.inputs.languages.lookup import language_code
+from antiphon.inputs.media_files import open_media
 from antiphon.inputs.whisper.format import check_english_only
 from antiphon.inputs.whisper.tokens import TASKS, added_tokens, language_ids
 from antiphon.runtime.driver import check_device, gpu_is_possible
@@ -241,8 +242,7 @@ def _probe(recording: Recording) -> None:
     import av
 
     try:
-        # Absolute, or FFmpeg takes what stands before a colon in the name for a protocol.
-        with av.open(os.path.abspath(path), metadata_errors="ignore") as container:
+        with open_media(str(path)) as container:
             if not container.streams.audio:
                 raise AudioError(f"{recording.name}: holds no audio stream")
     except (av.FFmpegError, ValueError, OSError) as error:

@@ -29,6 +29,7 @@ from antiphon.decoder.rank_commands import Followers, Launch, no_followers
 from antiphon.decoder.room import arena_tokens
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.detokenizer import late_texts
 from antiphon.kv.batch_share import SharedBatch
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
@@ -86,7 +87,8 @@ class DecoderReplica:
         limits = _limits(model, config, self.runner, lanes)
         pool = self.runner.pool
         cross = None if pool.states is None else PagePool(pool.states.num_pages)
-        self.scheduler = Scheduler(limits, PagePool(pool.num_pages, cross))
+        pages = PagePool(pool.num_pages, cross)
+        self.scheduler = Scheduler(limits, pages, new_text=late_texts(model))
         self._ask_encoders, self._withdraw_encodes = ask_encoders, withdraw_encodes
         # Steps whose results may be missing while the next one is planned.
         steps = config.scheduler.num_scheduler_steps * lanes

@@ -73,10 +73,11 @@ def _no_speech(finished: Finished) -> float | None:
 
 def _average(opened: OpenRequest, finished: Finished) -> float:
     """The mean log-probability under the rules, as openai-whisper counts: of the tokens and of the
-    one that ends them, which counts also where the length ended them."""
-    tokens = finished.token_ids
-    ended_by_token = bool(tokens) and tokens[-1] in opened.request.rules.stop_ids
-    return finished.restricted_logprob / (len(tokens) + (not ended_by_token))
+    one that ends them, which counts also where the length ended them. Tokens of the prompt that
+    begin the text are certain. All that was computed counts, also behind a stop string."""
+    tokens, request = finished.token_ids, opened.request
+    ended_by_token = bool(tokens) and tokens[-1] in request.rules.stop_ids
+    return finished.restricted_logprob / (request.begun + len(tokens) + (not ended_by_token))
 
 
 def _known(logprob: float) -> float | None:

@@ -24,8 +24,8 @@ class CompletionOutput:
         logits, as in vLLM. None if the request went on elsewhere after the death of its worker,
         with tokens of which only the ids were left.
     avg_logprob: what openai-whisper calls so: their mean under the logits that the rules have
-        changed (suppressed tokens, timestamps), the token that ends the text included. None
-        likewise.
+        changed (suppressed tokens, timestamps), the token that ends the text included, and those
+        that were computed behind a stop string before it was found. None likewise.
     score: what a beam search ranked it by: the sum under the rules, by its length as the search's
         rule has it.
     no_speech_prob: of a window of a transcription, the probability of Whisper's <|nospeech|> behind

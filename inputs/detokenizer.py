@@ -2,19 +2,25 @@
 
 import re
 from collections.abc import Callable
+from copy import copy
+from functools import cache
 from typing import Any, Protocol
 
 from antiphon.config.sampling import SamplingParams
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.tokenizer import load_tokenizer
+from antiphon.inputs.whisper.tokens import TIMESTAMP
 
 Decode = Callable[[list[int]], str]
 _UNFINISHED = "\ufffd"  # what tokenizers write for a character some of whose bytes are missing
 
 
 class Detokenizer:
-    """A tokenizer's way back to text. `hidden` matches tokens that are never shown."""
+    """The way back to text of a checkpoint's `tokenizer`."""
 
-    def __init__(self, tokenizer: Any, hidden: re.Pattern[str] | None) -> None:
-        self._tokenizer, self._hidden = tokenizer, hidden
+    def __init__(self, model: ModelConfig, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._hidden = None if model.audio is None else TIMESTAMP  # tokens that are never shown
         self._fast_tokenizer = fast_tokenizer(tokenizer)
         self._token_texts: dict[tuple[int, bool], str] = {}  # no larger than the vocabulary
 
@@ -46,6 +52,17 @@ class Detokenizer:
         return text
 
 
+def late_texts(model: ModelConfig) -> "Callable[[SamplingParams], TextStream]":
+    """As `Detokenizer.stream`, for a process that knows token ids and seldom needs a text: the
+    first one loads the tokenizer, which takes up to a second. Raises CheckpointError then."""
+
+    @cache
+    def detokenizer() -> Detokenizer:
+        return Detokenizer(model, load_tokenizer(model.path))
+
+    return lambda params: detokenizer().stream(params)
+
+
 class IncrementalDecoder(Protocol):
     """The text of one growing token sequence, piece by piece."""
 
@@ -55,6 +72,10 @@ class IncrementalDecoder(Protocol):
 
     def rest(self) -> str:
         """The text still held back when no more tokens come: characters that stayed unfinished."""
+        ...
+
+    def copy(self) -> "IncrementalDecoder":
+        """One that goes on by itself."""
         ...
 
 
@@ -79,6 +100,11 @@ class SlowDecoder:
     def rest(self) -> str:
         context = self._decode(self._ids[self._context : self._returned])
         return self._decode(self._ids[self._context :])[len(context) :]
+
+    def copy(self) -> "SlowDecoder":
+        other = copy(self)
+        other._ids = self._ids.copy()
+        return other
 
 
 class FastDecoder:
@@ -110,6 +136,11 @@ class FastDecoder:
     def rest(self) -> str:
         whole = self._decode(self._ids)
         return whole[len(self._text) :] if whole.startswith(self._text) else ""
+
+    def copy(self) -> "FastDecoder":
+        other = copy(self)
+        other._stream, other._ids = copy(self._stream), self._ids.copy()
+        return other
 
     def _step(self, token: int) -> str | None:
         if self._stream is not None:
@@ -174,6 +205,12 @@ class TextStream:
                 self.text += text
             if len(self.token_ids) > self._min_tokens:
                 self._search()
+
+    def copy(self) -> "TextStream":
+        """One that goes on by itself."""
+        other = copy(self)
+        other._decoder, other.token_ids = self._decoder.copy(), self.token_ids.copy()
+        return other
 
     def _search(self) -> None:
         matches = [

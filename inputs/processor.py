@@ -29,7 +29,6 @@ from antiphon.inputs.prompts import ParsedPrompt, Prompt, parse, sound_of, with_
 from antiphon.inputs.tokenizer import load_tokenizer
 from antiphon.inputs.translation import TranslationFormat, check_languages
 from antiphon.inputs.whisper.format import WhisperFormat
-from antiphon.inputs.whisper.tokens import TIMESTAMP
 
 
 class InputProcessor:
@@ -75,7 +74,7 @@ class InputProcessor:
         self.attended_image = AttendedImage.of(model, self.tokenizer, self.image_limits)
         template = load_template(model.path, self.tokenizer)
         self.chat = ChatFormat(self.tokenizer, template, *taken_in_chats(self.images))
-        self._detokenizer = Detokenizer(self.tokenizer, TIMESTAMP if self.whisper else None)
+        self._detokenizer = Detokenizer(model, self.tokenizer)
 
     # ------------------------------------------------------------------ prompts
 

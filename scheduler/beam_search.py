@@ -1,5 +1,6 @@
 """Beam search of one request, without its pages and slots: which of the possible next tokens are
 kept, which sequences have ended, when the search is over, and how the results are ranked.
+A sequence ends with a stop token, or with the token that completes a stop string in its text.
 
 Two rules, as `BeamRules` says: that of transformers, and that of openai/whisper
 (`BeamSearchDecoder`, `MaximumLikelihoodRanker`). Scores are sums of log-probabilities.
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from antiphon.config.decoding_rules import BeamRules
+from antiphon.scheduler.beam_texts import BeamTexts, GrowingText
 from antiphon.scheduler.generated import FinishReason, Hypothesis
 
 
@@ -43,31 +45,45 @@ class _Ranking:
     parents: np.ndarray
     columns: np.ndarray
     totals: np.ndarray
-    is_stop: np.ndarray  # bool: its token ends the sequence
+    is_stop: np.ndarray  # bool: its token is a stop token
+    ends: np.ndarray  # bool: its token ends the sequence, as such or by the text
 
     def first(self, which: np.ndarray) -> Survivors:
         return Survivors(self.parents[which], self.columns[which])
 
 
 class BeamSearch(ABC):
-    """The state of one search. `stop_ids`: of the request; `max_tokens`: that it may generate.
+    """The state of one search. `stop_ids`: of the request; `max_tokens`: that it may generate;
+    `text`: of the prompt alone, where stop strings are looked for.
 
     totals      [running sequences] of those that go on, best first
     finished    the ended ones that are kept; best first once the search is over
     num_tokens  that every running sequence has generated
     """
 
-    def __init__(self, rules: BeamRules, stop_ids: Sequence[int], max_tokens: int) -> None:
+    def __init__(
+        self,
+        rules: BeamRules,
+        stop_ids: Sequence[int],
+        max_tokens: int,
+        text: GrowingText | None = None,
+    ) -> None:
         self.rules, self.max_tokens = rules, max_tokens
+        self._texts = None if text is None else BeamTexts(text)
         self._stop_ids = np.array(stop_ids, np.int64)
         self.totals = np.zeros(1)  # the prompt alone
         self.finished: list[Hypothesis] = []
         self.num_tokens = 0
 
     @staticmethod
-    def of(rules: BeamRules, stop_ids: Sequence[int], max_tokens: int) -> "BeamSearch":
+    def of(
+        rules: BeamRules,
+        stop_ids: Sequence[int],
+        max_tokens: int,
+        text: GrowingText | None = None,
+    ) -> "BeamSearch":
         kind = WhisperSearch if rules.by_whisper else TransformersSearch
-        return kind(rules, stop_ids, max_tokens)
+        return kind(rules, stop_ids, max_tokens, text)
 
     def advance(
         self, ids: np.ndarray, scores: np.ndarray, make: MakeHypothesis
@@ -81,6 +97,8 @@ class BeamSearch(ABC):
         survivors = self._select(self._rank(ids, scores), make)
         if survivors is None:
             self.finished.sort(key=lambda one: -one.score)  # stable: the first one wins a tie
+        elif self._texts is not None:
+            self._texts.go_on(*survivors)
         return survivors
 
     @abstractmethod
@@ -94,11 +112,28 @@ class BeamSearch(ABC):
         order = np.argsort(-totals.ravel(), kind="stable")
         order = order[totals.ravel()[order] > -np.inf]  # where all is barred, it may be NaN
         parents, columns = np.divmod(order, ids.shape[1])
-        is_stop = (ids.ravel()[order][:, None] == self._stop_ids).any(1)
-        return _Ranking(parents, columns, totals.ravel()[order], is_stop)
+        tokens = ids.ravel()[order]
+        ends = is_stop = (tokens[:, None] == self._stop_ids).any(1)
+        if self._texts is not None:
+            ends = self._ended_by_text(self._texts, is_stop, parents, columns, tokens)
+        return _Ranking(parents, columns, totals.ravel()[order], is_stop, ends)
+
+    def _ended_by_text(
+        self, texts: BeamTexts, is_stop: np.ndarray, *ranked: np.ndarray
+    ) -> np.ndarray:
+        """`is_stop` [n], and where else a text ends. No rule looks further down the ranking than
+        to the last sequence that goes on, and nor does this, as each text takes time."""
+        ends, running = is_stop.copy(), 0
+        places = enumerate(zip(*(values.tolist() for values in ranked), strict=True))
+        while running < self.rules.size and (place := next(places, None)) is not None:
+            i, (parent, column, token) = place
+            if not ends[i]:
+                ends[i] = texts.ends(parent, column, token)
+                running += not ends[i]
+        return ends
 
     def _make(self, ranking: _Ranking, i: int, score: float, make: MakeHypothesis) -> Hypothesis:
-        reason: FinishReason = "stop" if ranking.is_stop[i] else "length"
+        reason: FinishReason = "stop" if ranking.ends[i] else "length"
         parent, column = int(ranking.parents[i]), int(ranking.columns[i])
         return make(Continuation(parent, column, float(ranking.totals[i]), score, reason))
 
@@ -110,7 +145,7 @@ class TransformersSearch(BeamSearch):
     def _select(self, ranking: _Ranking, make: MakeHypothesis) -> Survivors | None:
         size, num_tokens = self.rules.size, self.num_tokens
         considered = self.rules.num_candidates(len(self._stop_ids))
-        ends = ranking.is_stop[:considered] | (num_tokens >= self.max_tokens)
+        ends = ranking.ends[:considered] | (num_tokens >= self.max_tokens)
         self._keep(ranking, np.flatnonzero(ends[:size]), make)
         runs = np.flatnonzero(~ends)[:size]
         if not len(runs) or self._is_over(ranking.totals[runs[0]]):
@@ -152,9 +187,9 @@ class WhisperSearch(BeamSearch):
     what ended before it is kept, while there is room."""
 
     def _select(self, ranking: _Ranking, make: MakeHypothesis) -> Survivors | None:
-        runs = np.flatnonzero(~ranking.is_stop)[: self.rules.size]
+        runs = np.flatnonzero(~ranking.ends)[: self.rules.size]
         walked = runs[-1] if len(runs) == self.rules.size else len(ranking.totals)
-        for i in np.flatnonzero(ranking.is_stop[:walked]).tolist():
+        for i in np.flatnonzero(ranking.ends[:walked]).tolist():
             if len(self.finished) < self._max_finished:
                 self.finished.append(self._end(ranking, i, make))
         if (
@@ -173,7 +208,7 @@ class WhisperSearch(BeamSearch):
         return max(1, round(self.rules.size * self.rules.patience))
 
     def _end(self, ranking: _Ranking, i: int, make: MakeHypothesis) -> Hypothesis:
-        length = self.num_tokens - bool(ranking.is_stop[i])  # without the token that ended it
+        length = self.num_tokens - bool(ranking.is_stop[i])  # without a stop token
         if self.rules.length_penalty is None:
             divisor = max(1.0, float(length))
         else:

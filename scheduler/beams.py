@@ -21,6 +21,7 @@ from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.beam_candidates import GroupCandidates, StepCandidates
 from antiphon.scheduler.beam_plan import BeamMoves
 from antiphon.scheduler.beam_search import BeamSearch, Continuation, Survivors
+from antiphon.scheduler.beam_texts import GrowingText, NewText, no_texts
 from antiphon.scheduler.generated import Hypothesis, TokenLogprobs
 from antiphon.scheduler.plan import Admission, StepPlan, StepResult
 from antiphon.scheduler.prefixes import NEVER
@@ -50,10 +51,10 @@ class Outcome(NamedTuple):
 
 
 class Beams:
-    """The groups of `batch`."""
+    """The groups of `batch`. `new_text`: of a sequence that has stop strings."""
 
-    def __init__(self, batch: Batch, pages: PagePool) -> None:
-        self.batch, self.pages = batch, pages
+    def __init__(self, batch: Batch, pages: PagePool, new_text: NewText = no_texts) -> None:
+        self.batch, self.pages, self._new_text = batch, pages, new_text
         self._groups: dict[int, BeamGroup] = {}  # by order of arrival of their request
 
     # ------------------------------------------------------------------ coming and going
@@ -69,10 +70,16 @@ class Beams:
         reserved = [batch.reserve(request, lane, page) for page in pages]
         slots = np.array([leader.slot, *reserved])
         batch.in_group[slots] = batch.waits_for_host[slots] = True
-        search = BeamSearch.of(rules, request.rules.stop_ids, request.max_tokens)
+        text = self.text_of(request)
+        search = BeamSearch.of(rules, request.rules.stop_ids, request.max_tokens, text)
         self._groups[request.order] = BeamGroup(request, slots, search)
         own = zip(reserved, pages, strict=True)
         return [replace(leader, slot=slot, self_pages=np.array([page])) for slot, page in own]
+
+    def text_of(self, request: Request) -> GrowingText | None:
+        """Of the prompt of a search, if stop strings may end it. Raises what tokenizers raise."""
+        asks = request.rules.beams is not None and request.params.stop
+        return self._new_text(request.params) if asks else None
 
     def leave(self, request: Request) -> None:
         """Frees all slots of `request` but its own, with their pages."""

@@ -6,6 +6,7 @@ import numpy as np
 from antiphon.config.arithmetic import ceil_div
 from antiphon.kv.pages import pages_for
 from antiphon.scheduler.batch import Batch
+from antiphon.scheduler.beam_texts import NewText, no_texts
 from antiphon.scheduler.beams import Beams
 from antiphon.scheduler.cross_views import CrossChange, CrossInput, Sees
 from antiphon.scheduler.plan import NO_NEW_PAGES, Admission, CrossWrite, Fork, NewPages
@@ -18,10 +19,10 @@ NO_CROSS_PAGES = np.empty(0, np.int32)
 class Residency:
     """Gives requests their slot and pages, and takes them back."""
 
-    def __init__(self, batch: Batch, prefixes: PrefixCache) -> None:
+    def __init__(self, batch: Batch, prefixes: PrefixCache, new_text: NewText = no_texts) -> None:
         self.batch, self.prefixes, self.pages = batch, prefixes, prefixes.pages
         self.cross_pages = self.pages.cross
-        self.beams = Beams(batch, self.pages)
+        self.beams = Beams(batch, self.pages, new_text)
 
     def fits(self, request: Request, prefix: np.ndarray) -> bool:
         """True if enough pages are free beside those of its `prefix` [pages], and a

@@ -8,6 +8,7 @@ from antiphon.config.errors import describe
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.admission import AdmissionControl
 from antiphon.scheduler.batch import Batch
+from antiphon.scheduler.beam_texts import NewText, no_texts
 from antiphon.scheduler.drafts import Drafter
 from antiphon.scheduler.embeddings import with_embeddings
 from antiphon.scheduler.encode_work import EncodeCommand
@@ -47,18 +48,21 @@ class Scheduler:
                                  Preempted when pages run short, it is READY once more
         finish         DONE, or FAILED, CANCELLED, EXPIRED, REFUSED: the only exit, from any state
 
-    A replica calls, again and again: `next_encodes`, `step`, then `postprocess` with
-    the step's result (or `fail_step`), and `outputs.pop`. Results may come one or more
-    steps late: the plans in between count the missing tokens as pending. `encodes`
-    holds all encoder work.
+    A replica calls, again and again: `next_encodes`, `step`, then `postprocess` with the step's
+    result (or `fail_step`), and `outputs.pop`. Results may come one or more steps late: the plans
+    in between count the missing tokens as pending. `encodes` holds all encoder work.
 
-    The scheduler sees page ids and content keys; never a tensor, an actor or a text. It
-    belongs to one thread. `clock`: seconds, never set back. Deadlines are of this
-    clock; a request brings seconds with it, because clocks of other machines differ.
+    The scheduler sees page ids and content keys; never a tensor or an actor, nor a text but as
+    `new_text` makes it for stop strings of beams. It belongs to one thread. `clock`: seconds, never
+    set back. Deadlines are of it; a request brings seconds, because clocks of machines differ.
     """
 
     def __init__(
-        self, limits: Limits, pages: PagePool, clock: Callable[[], float] = time.monotonic
+        self,
+        limits: Limits,
+        pages: PagePool,
+        clock: Callable[[], float] = time.monotonic,
+        new_text: NewText = no_texts,
     ) -> None:
         self.limits, self.pages, self._clock = limits, pages, clock
         self.counters: Counter[str] = Counter()
@@ -66,7 +70,7 @@ class Scheduler:
         drafter = Drafter.of(limits.drafts, self.batch, pages, self.counters)
         self.planner = StepPlanner(self.batch, limits.step_budget, drafter)
         self.prefixes = PrefixCache(pages, limits.page_size, self.counters, limits.prefix_caching)
-        self.residency = Residency(self.batch, self.prefixes)
+        self.residency = Residency(self.batch, self.prefixes, new_text)
         self.intake = Intake(limits, self.prefixes, clock, self.counters)
         self.encodes = self.intake.encodes
         self.requests: dict[RequestId, Request] = {}  # all that have not ended
@@ -93,6 +97,7 @@ class Scheduler:
         self.requests[request.id] = request
         try:
             why = refusal(request, self.limits, len(self.requests), self.pages.num_pages)
+            self.residency.beams.text_of(request)  # it can be made
         except Exception as error:  # unforeseen: it must not end the loop that serves everybody
             why = f"cannot be served: {describe(error)}"
             request.priority = 0  # may be what is wrong, and `finish` sorts by it
@@ -108,12 +113,12 @@ class Scheduler:
             self._deadlines.push((request.deadline, request.order), request)
 
     def fork(self, parent: Request, child: Request) -> None:
-        """Adds `child`, which goes on behind its `generated` tokens; without any,
-        behind those that `parent`, with the same prompt, has generated if it runs.
+        """Adds `child`, which goes on behind its `generated` tokens; without any, behind those that
+        `parent`, with the same prompt, has generated if it runs.
 
-        If `parent` runs, with the same inputs and settings (seed and length apart), and
-        there is a slot, `child` runs at once and shares what is computed of their
-        common tokens. Otherwise it waits in line, and computes all of them.
+        If `parent` runs, with the same inputs and settings (seed and length apart), and there is a
+        slot, `child` runs at once and shares what is computed of their common tokens. Otherwise it
+        waits in line, and computes all of them.
         """
         runs = parent.state is RequestState.RUNNING and parent.num_slots == 1
         if runs and not child.generated:
@@ -162,24 +167,19 @@ class Scheduler:
         return self.intake.next_encodes()
 
     def encoded(self, key: str, is_written: bool = False) -> None:
-        """The hidden states of `key` are in the arena. Requests that need no others are
-        ready. Changes nothing for states that come twice or late, whoever sent them.
-        `is_written`: as `EncodeLedger.arrive`."""
+        """The hidden states of `key` are in the arena. Requests that need no others are ready.
+        Changes nothing for states that come twice or late. `is_written`: as the ledger's."""
         self.intake.encoded(key, is_written)
 
     def encode_failed(self, key: str, error: str, sender: Incarnation | None = None) -> None:
         """The encoder could not do `key`: the requests that wait for it fail, and no others.
-
-        `sender`: says nothing about work that another life of the encoder, or another
-        encoder, was asked for since.
-        """
+        `sender`: says nothing of what another encoder, or life of it, was asked for since."""
         for request in self.encodes.fail(key, sender):
             self.finish(request, RequestState.FAILED, error=error)
 
     def input_gone(self, key: str, error: str, sender: Incarnation | None = None) -> None:
-        """The encoder could not get the input of `key`: requests of other frontends, or
-        that came meanwhile, have it asked for again. One that has waited so a few times
-        fails."""
+        """The encoder could not get the input of `key`: requests of other frontends, or that came
+        meanwhile, have it asked for again. One that has waited so a few times fails."""
         for request in self.encodes.fail(key, sender):
             request.inputs_gone += 1
             if request.inputs_gone > MAX_INPUTS_GONE:

@@ -8,6 +8,7 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 
 from antiphon.inputs.audio.forms import expected_bytes_of_file
+from antiphon.inputs.media_files import open_media
 from antiphon.serve.errors import ApiError
 from antiphon.serve.schemas.audio import LISTS, AudioBody
 
@@ -45,7 +46,7 @@ class Upload:
         seconds = 0.0
         self._file.seek(0)
         try:
-            with av.open(self._file, metadata_errors="ignore") as container:
+            with open_media(self._file) as container:
                 stream = container.streams.best("audio")
                 if stream is None:
                     return

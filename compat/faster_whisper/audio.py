@@ -8,6 +8,7 @@ import numpy as np
 
 from antiphon.config.errors import AudioError
 from antiphon.inputs.audio.forms import load_audio
+from antiphon.inputs.media_files import open_media
 
 RATE = 16_000  # Hz, of Whisper's models
 
@@ -33,7 +34,7 @@ def _channels(input_file: str | Path | BinaryIO, rate: int) -> tuple[np.ndarray,
     resampler = av.AudioResampler(format="fltp", layout="stereo", rate=rate)
     blocks: list[np.ndarray] = []
     try:
-        with av.open(source, mode="r", metadata_errors="ignore") as container:
+        with open_media(source) as container:
             for frame in container.decode(audio=0):
                 blocks += [part.to_ndarray() for part in resampler.resample(frame)]
         blocks += [part.to_ndarray() for part in resampler.resample(None)]

@@ -113,17 +113,13 @@ class WindowDecoder:
         return Decoded.of(best, temperature, language)
 
     def _with_beginning(self, output: CompletionOutput, token_ids: list[int]) -> CompletionOutput:
-        """`output` behind the tokens that began its text, which count as certain. When they were
-        said is not known yet."""
-        begun, logprobs, average = len(token_ids), output.logprobs, output.avg_logprob
-        if average is not None:
-            counted = len(output.token_ids) + (self.format.end_id not in output.token_ids[-1:])
-            average *= counted / (counted + begun)
+        """`output` behind the tokens that began its text, which its averages know of already. When
+        they were said is not known yet."""
+        begun, logprobs = len(token_ids), output.logprobs
         return replace(
             output,
             token_ids=[*token_ids, *output.token_ids],
             text=self.engine.inputs.decode(token_ids) + output.text,
-            avg_logprob=average,
             token_logprobs=[0.0] * begun + (output.token_logprobs or []),
             logprobs=None if logprobs is None else [{} for _ in token_ids] + logprobs,
             token_frames=None,

@@ -13,6 +13,7 @@ from antiphon.inputs.audio.limits import MAX_SECONDS, too_long
 from antiphon.inputs.audio.ogg import next_stream
 from antiphon.inputs.audio.recording import Recording
 from antiphon.inputs.audio.sound import Sound
+from antiphon.inputs.media_files import open_media
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def read_file(file: str | io.BytesIO, name: str, rate: int) -> Sound:
     import av
 
     try:
-        with av.open(file, metadata_errors="ignore") as container:
+        with open_media(file) as container:
             stream = _audio_stream(container, name)
             seconds = _stated_seconds(container, stream, _size(file))
             if seconds > MAX_SECONDS:
@@ -67,7 +68,7 @@ def _decode_chain(file: io.BytesIO | None, recording: Recording) -> None:
 
     while file is not None:
         try:
-            with av.open(file, metadata_errors="ignore") as container:
+            with open_media(file) as container:
                 stream = _audio_stream(container, recording.name)
                 broken_at = _decode(container, stream, recording, 0.0)
         except (av.FFmpegError, AudioError):  # the streams before it have been decoded

@@ -17,6 +17,7 @@ from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.forms import read_image
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
 from antiphon.inputs.images.remote import fetch
+from antiphon.inputs.media_files import open_media
 
 # Frames as an array [frames, height, width, 3] or a list of images, alone or with their rate as
 # (frames, {"fps": ...}) or {"frames": ..., "fps": ...}; a file as a path, bytes, an open file, a
@@ -159,7 +160,7 @@ def _decoded(file: Any, name: str, sampling: FrameSampling) -> Video:
     import av
 
     try:
-        with av.open(file) as container:
+        with open_media(file) as container:
             if not container.streams.video:
                 raise VideoError(f"{name}: there is no video in it")
             stream = container.streams.video[0]
@@ -174,7 +175,8 @@ def _decoded(file: Any, name: str, sampling: FrameSampling) -> Video:
             stream.thread_type = "AUTO"
             frames = _frames(container, set(indices.tolist()))
     except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"{name}: not readable as a video ({error})") from error
+        reason = error.strerror or str(error)
+        raise VideoError(f"{name}: not readable as a video ({reason})") from error
     if not frames:
         raise VideoError(f"{name}: no frame of it can be decoded")
     return Video(frames, len(frames) / total * rate)

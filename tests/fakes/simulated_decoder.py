@@ -16,6 +16,7 @@ from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.beam_plan import BeamCandidates
+from antiphon.scheduler.beam_texts import NewText, no_texts
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import Admission, StepPlan, StepResult
 from antiphon.scheduler.request import Media, Request, RequestId
@@ -242,12 +243,12 @@ class SimulatedDecoder:
         return -np.abs(likeliest - readouts.token_ids).astype(float), likeliest
 
 
-def make_scheduler(pages: int = 60, **changes: Any) -> Scheduler:
+def make_scheduler(pages: int = 60, new_text: NewText = no_texts, **changes: Any) -> Scheduler:
     limits = {
         "max_num_seqs": 6, "max_batched_tokens": 64, "max_len": MAX_LEN, "max_cross_len": 8,
         "encode_ahead_tokens": 100, "max_waiting": 1000, "page_size": PAGE,
     }  # fmt: skip
-    return Scheduler(Limits(**{**limits, **changes}), PagePool(pages))
+    return Scheduler(Limits(**{**limits, **changes}), PagePool(pages), new_text=new_text)
 
 
 def make_request(
@@ -255,7 +256,8 @@ def make_request(
 ) -> Request:
     return Request(
         RequestId("f", number), np.arange(5, 5 + prompt), (Media(key, "text", 6, None),),
-        SamplingParams(), fields.pop("rules", DecodingRules(stop_ids=(END,))), max_tokens,
+        fields.pop("params", SamplingParams()),
+        fields.pop("rules", DecodingRules(stop_ids=(END,))), max_tokens,
         fields.pop("seed", number), **fields,
     )  # fmt: skip
 

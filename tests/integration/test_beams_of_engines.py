@@ -3,9 +3,11 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 from antiphon import Engine, SamplingParams
 from antiphon.config.errors import RequestRefused
@@ -46,13 +48,55 @@ def test_a_stream_gives_the_whole_text_at_its_end(t5: Engine) -> None:
     assert [delta.finish_reason for delta in deltas] == ["stop"]
 
 
-def test_stop_strings_end_every_output(t5: Engine) -> None:
-    params = SamplingParams(beam_size=3, n=2, stop=" ")
+@pytest.mark.parametrize("stop", [["hundred", "teen"], ["and n", "ty"], ["e"]])
+def test_stop_strings_end_sequences_as_in_transformers(
+    stop: list[str], t5: Engine, t5_folder: Path
+) -> None:
+    """Within the search: what ends there makes room for others."""
+    model = T5ForConditionalGeneration.from_pretrained(t5_folder)
+    tokenizer = AutoTokenizer.from_pretrained(t5_folder)
+    params = SamplingParams(beam_size=3, n=3, stop=stop, max_tokens=20)
+    kept = replace(params, include_stop_str_in_output=True)
+    outputs = t5.generate(PROMPTS, params, use_tqdm=False)
+    with_stops = t5.generate(PROMPTS, kept, use_tqdm=False)
+    num_stopped = 0
+    for prompt, output, with_stop in zip(PROMPTS, outputs, with_stops, strict=True):
+        found = model.generate(
+            **tokenizer(prompt, return_tensors="pt"), num_beams=3, num_return_sequences=3,
+            max_new_tokens=20, stop_strings=stop, tokenizer=tokenizer,
+            return_dict_in_generate=True, output_scores=True,
+        )  # fmt: skip
+        assert len(output.outputs) == 3
+        for one, longer, ids, score, beams in zip(
+            output.outputs, with_stop.outputs, found.sequences.tolist(), found.sequences_scores,
+            found.beam_indices, strict=True,
+        ):  # fmt: skip
+            wanted = ids[1 : 1 + int((beams >= 0).sum())]  # it fills up with what ends texts
+            assert one.token_ids == longer.token_ids == wanted
+            assert one.score == pytest.approx(float(score), abs=1e-3)
+            text = tokenizer.decode(wanted, skip_special_tokens=True)
+            ends = [(text.find(each), each) for each in stop if each in text]
+            is_whole = bool(ends) or wanted[-1] == tokenizer.eos_token_id
+            assert one.finish_reason == ("stop" if is_whole else "length")
+            if not ends:
+                assert one.text == longer.text == text
+                continue
+            num_stopped += 1
+            place, first = min(ends)
+            assert (one.text, longer.text) == (text[:place], text[:place] + first)
+    assert num_stopped
+
+
+def test_stop_strings_in_a_search_by_the_rule_of_openai(t5: Engine, t5_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(t5_folder)
+    params = SamplingParams(beam_size=3, n=2, patience=1.5, stop=" ")
     (output,) = t5.generate([PROMPTS[3]], params, use_tqdm=False)
     for one in output.outputs:
         assert one.text
         assert " " not in one.text
         assert one.finish_reason == "stop"
+        before = tokenizer.decode(one.token_ids[:-1], skip_special_tokens=True)
+        assert " " not in before  # it ended as soon as it could
 
 
 def test_a_search_that_no_step_has_room_for_is_refused(t5: Engine) -> None:

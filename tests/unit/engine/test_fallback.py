@@ -167,6 +167,7 @@ def test_a_prefix_that_is_kept_is_part_of_the_text(engine: ScriptedEngine) -> No
     segments = engine.transcribe(15, prefix="wake", keep_prefix=True).segments
     assert segments[0].text == f"wake {GOOD}"
     assert segments[0].start == 0.0
+    assert segments[0].avg_logprob == -0.2  # as its request says, which knows of the prefix
     assert all(segment.text == GOOD for segment in segments[1:])
     prefix = engine.ids("wake")
     assert segments[0].token_ids[: len(prefix)] == prefix

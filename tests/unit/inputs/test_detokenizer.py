@@ -68,6 +68,30 @@ def test_stop_strings_across_tokens_of_a_real_tokenizer(
     assert stream.take(final=True) == "three "
 
 
+@pytest.mark.parametrize("name", ["t5", "whisper"])
+def test_a_copy_goes_on_by_itself(name: str, processors: dict[str, InputProcessor]) -> None:
+    """Sequences of a beam search begin alike; a character may be torn between them."""
+    inputs = processors[name]
+    params = SamplingParams(stop=["€x"])
+    one, *others = (
+        inputs.tokenizer(text, add_special_tokens=False).input_ids
+        for text in ("nine€y", "nine€x and", "nine hundred")
+    )
+    for other in others:
+        for shared in range(1, len(one) + 1):
+            stream = inputs.text_stream(params)
+            stream.add(one[:shared])
+            branch, alone = stream.copy(), inputs.text_stream(params)
+            branch.add(other)
+            stream.add(one[shared:])
+            alone.add([*one[:shared], *other])
+            assert (branch.take(final=True), branch.stopped) == (
+                alone.take(final=True), alone.stopped,
+            )  # fmt: skip
+            assert branch.token_ids == alone.token_ids
+            assert stream.take(final=True) == inputs.decode(one)
+
+
 class Stubborn:
     """Gives up at once, as DecodeStream does when a token changes the text before it."""
 

@@ -10,6 +10,7 @@ import pytest
 from simulated_decoder import END, SimulatedDecoder, make_request, make_scheduler, start
 
 from antiphon.config.decoding_rules import BeamRules, DecodingRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.request import Finished, Request, RequestState
 from antiphon.scheduler.scheduler import Scheduler
@@ -51,6 +52,14 @@ def test_a_search_that_never_has_room_is_refused(limits: dict[str, int], message
     ((end,),) = (output.finished for output in scheduler.outputs.pop())
     assert end.state is RequestState.REFUSED
     assert re.search(message, end.error or ""), end.error
+
+
+def test_stop_strings_without_a_tokenizer_are_refused() -> None:
+    scheduler, request = make_scheduler(), search(0, size=2, params=SamplingParams(stop="x"))
+    scheduler.add(request)
+    ((end,),) = (output.finished for output in scheduler.outputs.pop())
+    assert end.state is RequestState.REFUSED
+    assert "no tokenizer is here" in (end.error or "")
 
 
 def test_a_pool_for_one_search_serves_many_of_them() -> None:

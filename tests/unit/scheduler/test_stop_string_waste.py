@@ -1,5 +1,5 @@
-"""What is computed behind a stop string and thrown away. Only the frontend knows a sequence's text,
-so the decoder goes on until the frontend's `Stop` has come."""
+"""What is computed behind a stop string and thrown away. Only the frontend knows a sequence's text
+(but for searches), so the decoder goes on until the frontend's `Stop` has come."""
 
 import pytest
 from simulated_decoder import SimulatedDecoder, generated_by, make_request, make_scheduler, start

@@ -1,0 +1,37 @@
+"""Recordings and videos as FFmpeg opens them.
+
+Some formats that FFmpeg knows are texts that name other files, addresses or ports: playlists,
+and descriptions of streams. Whoever sends such a text could read files of this machine by it, reach
+its network, or have a thread wait for ever. So they are no recordings here, and what is not a path
+itself opens nothing else.
+"""
+
+import os
+from functools import cache
+from typing import Any
+
+REFERRING = {"concat", "dash", "hls", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp"}
+
+
+def open_media(file: Any) -> Any:
+    """PyAV's container of a path or of a file object. Raises av.FFmpegError."""
+    import av
+
+    options = {"format_whitelist": _formats(), "protocol_whitelist": "none"}
+    if isinstance(file, str):
+        # Absolute, or FFmpeg takes what stands before a colon in the name for a protocol.
+        file, options["protocol_whitelist"] = os.path.abspath(file), "file"
+    try:
+        return av.open(file, metadata_errors="ignore", container_options=options)
+    except av.error.ArgumentError as error:  # what FFmpeg says of a format that it may not read
+        raise av.error.ArgumentError(
+            error.errno, f"{error.strerror}; playlists of other files are not read"
+        ) from None
+
+
+@cache
+def _formats() -> str:
+    import av
+
+    names = set(",".join(av.formats_available).split(","))
+    return ",".join(sorted(names - REFERRING))
