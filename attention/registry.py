@@ -40,7 +40,13 @@ BACKENDS = {
             graphs="none",
         ),
         latent=Support(
-            "SdpaPaged", ANY_FLOAT, CPU | CUDA, score_cap=True, grouped_heads=True, graphs="none"
+            "SdpaPaged",
+            ANY_FLOAT,
+            CPU | CUDA,
+            score_cap=True,
+            grouped_heads=True,
+            float8=True,
+            graphs="none",
         ),
     ),
     "cpu_paged": Row(
@@ -169,7 +175,12 @@ BACKENDS = {
             min_capability=(8, 0),
         ),
         latent=Support(
-            "TritonLatent", ANY_FLOAT, grouped_heads=True, max_head_dim=2048, min_capability=(8, 0)
+            "TritonLatent",
+            ANY_FLOAT,
+            grouped_heads=True,
+            max_head_dim=2048,
+            float8=True,
+            min_capability=(8, 0),
         ),
         package="triton",
     ),

@@ -21,17 +21,10 @@ def encoder_spec(half: Half, target: Target, shard: Shard | None = None) -> Atte
 def check_cross_attention(half: Half, options: DecoderOptions) -> None:
     """Raises ConfigurationError if `half`, a decoder, cannot attend to hidden states and `options`
     want it to."""
-    if not options.attends_to_states:
-        return
-    if half.needs_keys:
+    if options.attends_to_states and half.needs_keys:
         raise ConfigurationError(
             f"cross_attention='latent' is not possible for a {half.structure} decoder: "
             f"{half.needs_keys}. Leave it out, or give 'kv'"
-        )
-    if options.kv_cache_dtype == "fp8":
-        raise ConfigurationError(
-            "cross_attention='latent' keeps hidden states as they are, not in float8: leave out "
-            "kv_cache_dtype='fp8', or give cross_attention='kv'"
         )
 
 

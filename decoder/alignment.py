@@ -142,7 +142,7 @@ class Aligner:
         [frames]; made of its hidden states, where these are in the pages."""
         if self._pool.states is None:
             return queries.keys(self._pool.layers, places, dtype)
-        states = self._pool.states.read(places)
+        states = self._pool.states.read(places, dtype)
         return torch.cat(
             [
                 attention.absorbed.keys_of(queries.numbers[attention.layer], states)

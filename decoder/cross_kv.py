@@ -31,7 +31,10 @@ class CrossKV:
 
     @torch.inference_mode()
     def capture(self, sizes: list[int], hidden_size: int, dtype: torch.dtype) -> None:
-        """Captures graphs for these numbers of encoder tokens. Any attention backend will do."""
+        """Captures graphs for these numbers of encoder tokens. Any attention backend will do; a
+        copy of hidden states needs none."""
+        if self.pool.states is not None:
+            return
         shape = (max(sizes), hidden_size)
         hidden = torch.zeros(shape, dtype=dtype, device=self.arena.device)
         scratch = self.pool.scratch_page * self.pool.page_size

@@ -36,9 +36,11 @@ def load_decoder(
     target: Target,
     kv_dtype: torch.dtype | None,
     part: Part,
+    state_factor: float | None = None,
 ) -> DecoderModel:
     """`part` of the decoder half of `model`, on `target`. `kv_dtype`: of cached keys and values,
-    where it is not the target's.
+    where it is not the target's. `state_factor`: that float8 pages of hidden states have, where
+    another model has chosen it.
 
     Raises CheckpointError for tensors that are missing, unknown or of another shape, and
     ConfigurationError for sizes that the quantization cannot have.
@@ -53,12 +55,15 @@ def load_decoder(
         if model.quantization is not None and model.quantization.kv_scales:
             scales = _kv_scales(model, decoder, checkpoint, part)
         check_unused(checkpoint, "decoder", model.family)
-    if config.decoder.attends_to_states:
-        for attention in decoder.cross_attentions:
-            attention.absorb()
     encoder_states = None
     if kv_dtype == FLOAT8 and model.encoder is not None and model.decoder.cross_attention:
         encoder_states = ProjectionInput.of_encoder(model.encoder, checkpoint, target.device)
+    if config.decoder.attends_to_states:
+        for attention in decoder.cross_attentions:
+            attention.absorb()
+        if encoder_states is not None:
+            decoder.read_scaled(state_factor or encoder_states.factor(target.dtype))
+        encoder_states, scales = None, (scales[0], [])  # nothing projects them before attention
     prepare_decoder(decoder, config.model.quantization, target, kv_dtype, encoder_states, scales)
     return decoder
 

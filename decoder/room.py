@@ -115,7 +115,8 @@ class _PagesApart:
 def state_page_bytes(model: ModelConfig, config: EngineConfig, target: Target) -> int:
     """Of hidden states that all layers attend to, on every rank."""
     width = (model.encoder or model.decoder).output_size
-    return StatePages.bytes_per_page(config.decoder.kv_page_size, width, target.dtype)
+    dtype = FLOAT8 if config.decoder.kv_cache_dtype == "fp8" else target.dtype
+    return StatePages.bytes_per_page(config.decoder.kv_page_size, width, dtype)
 
 
 def bytes_of_sequence(
@@ -193,9 +194,11 @@ def make_pool(
     kv_dtype: torch.dtype | None,
     part: Part | None = None,
     ranks: Ranks | None = None,
+    state_factor: float = 1.0,
 ) -> KVPool:
     """The pool of one rank's `part` of a decoder, in the target's dtype unless `kv_dtype` is
-    another. All `ranks` have equally many pages. Raises as `page_counts`."""
+    another. All `ranks` have equally many pages.
+    `state_factor`: of hidden states in float8 pages. Raises as `page_counts`."""
     half, counts = model.decoder, page_counts(model, config, target, part, ranks)
     layers, kv_heads = _layers_and_heads(half, part)
     pool = KVPool(
@@ -213,7 +216,7 @@ def make_pool(
     if counts.states:
         width = (model.encoder or half).output_size
         sizes = (counts.states, pool.page_size, width)
-        pool.states = StatePages(*sizes, target.dtype, target.device)
+        pool.states = StatePages(*sizes, pool.dtype, target.device, state_factor)
     return pool
 
 

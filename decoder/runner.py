@@ -98,7 +98,8 @@ class DecoderRunner:
         self.sampler = Sampler(self.slots, timestamps, self.part.shard, sizes.samples)
         self.outputs = StepOutputs(self.model, self.sampler, sizes, self.part.is_last)
         self.arena = make_arena(model, config.scheduler, self.target)
-        self.pool = make_pool(model, config, self.target, kv_dtype, self.part, self.ranks)
+        pool_options = (model, config, self.target, kv_dtype, self.part, self.ranks)
+        self.pool = make_pool(*pool_options, self.model.state_factor)
         # What a step needs.
         self.tables = make_tables(model, self.slots, self.pool)
         lanes = self.ranks.parallel.pipeline
@@ -214,8 +215,7 @@ class DecoderRunner:
         if self.draft is not None:
             models.append((self.draft.model, self.draft.pool))
         cross_kv = CrossKV(models, self.arena)
-        makes_keys = self.cross is not None and self.pool.states is None
-        if self._uses_graphs and model.encoder is not None and makes_keys:
+        if self._uses_graphs and model.encoder is not None and self.cross is not None:
             fixed = model.encoder.equal_windows and self.config.encoder.window == "full"
             sizes = cross_write_sizes(model.max_encoder_len, fixed)
             cross_kv.capture(sizes, model.encoder.output_size, self.target.dtype)

@@ -53,7 +53,8 @@ class DraftModel:
             model.decoder, target, config.decoder, self._part.shard
         )
         kv_dtype = self.attention.causal.spec.kv_dtype
-        self.model = load_decoder(model, config, target, kv_dtype, self._part)
+        factor = None if pool.states is None else pool.states.factor
+        self.model = load_decoder(model, config, target, kv_dtype, self._part, factor)
         self.pool = pool.last_layers(model.decoder.num_layers)
         self.sampler, self.slots = sampler, sampler.slots
         self.inputs = make_draft_inputs(config, self.slots, self.pool, tables)

@@ -63,6 +63,9 @@ def _latent_kernel(
     tokens, heads = (first_token + rows // HEADS).to(tl.int64), rows % HEADS
     query_rows = q + (tokens * q_token + heads * q_head)[:, None]
     chunk = tl.arange(0, CHUNK)
+    # float16 holds every float8 exactly.
+    is_float8: tl.constexpr = states.dtype.element_ty == tl.float8e4nv
+    compute: tl.constexpr = tl.float16 if is_float8 else q.dtype.element_ty
 
     highest = tl.full([BLOCK_M], MINUS_INF, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
@@ -88,7 +91,8 @@ def _latent_kernel(
                 mask=is_key[:, None] & (dims < WIDTH)[None, :],
                 other=0.0,
             )
-            scores = tl.dot(query, tl.trans(part), scores, input_precision="ieee")
+            part = part.to(compute)
+            scores = tl.dot(query.to(compute), tl.trans(part), scores, input_precision="ieee")
             tile += (part,)  # type: ignore[assignment]
         scores = tl.where(is_key[None, :], scores * factor, MINUS_INF)
         top = tl.maximum(highest, tl.max(scores, 1))  # finite: a tile has a key
@@ -96,7 +100,7 @@ def _latent_kernel(
         shrink = tl.exp2(highest - top)
         total = total * shrink + tl.sum(weights, 1)
         highest = top
-        weights = weights.to(q.dtype.element_ty)
+        weights = weights.to(compute)
         shrunk = sums
         sums = ()
         for c in tl.static_range(CHUNKS):
@@ -227,7 +231,8 @@ def latent_attention(
     scale: float,
 ) -> torch.Tensor:
     """[tokens, heads, width] for packed queries `q` of that shape, rows contiguous: weighted sums
-    of `states` [pages, page_size, width], which all queries of a sequence see.
+    of `states` [pages, page_size, width], of the same dtype or float8, which all queries of a
+    sequence see.
 
     `cu_seqlens_q` [sequences + 1], `kv_lens` [sequences] and `page_table` [sequences, pages] int32.
     `workspace`: as for one head of rows, `launch.chunk * launch.chunks` wide.

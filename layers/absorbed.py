@@ -33,6 +33,11 @@ class AbsorbedProjections(nn.Module):
         )
         self.value_bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
+    def read_scaled(self, factor: float) -> None:
+        """States come multiplied by `factor` from now on."""
+        self.keys.mul_(1 / factor)
+        self.values.mul_(1 / factor)
+
     def queries(self, q: torch.Tensor) -> torch.Tensor:
         """[tokens, heads, head_dim] -> [tokens, heads, width]: what asks states as `q` asks
         keys."""

@@ -29,11 +29,12 @@ class KVDestination(msgspec.Struct, frozen=True):
             from antiphon.kernels.page_write import write_pages  # Triton exists where CUDA does
 
             return write_pages(k, v, self.k_pages, self.v_pages, self.slot_mapping)
-        _write_in_torch(self.k_pages, self.slot_mapping, k)
-        _write_in_torch(self.v_pages, self.slot_mapping, v)
+        write_in_torch(self.k_pages, self.slot_mapping, k)
+        write_in_torch(self.v_pages, self.slot_mapping, v)
 
 
-def _write_in_torch(pages: torch.Tensor, slot_mapping: torch.Tensor, rows: torch.Tensor) -> None:
+def write_in_torch(pages: torch.Tensor, slot_mapping: torch.Tensor, rows: torch.Tensor) -> None:
+    """Writes `rows` [tokens, ...] at `slot_mapping` [tokens] of `pages` [positions, ...]."""
     if pages.dtype.itemsize == 1:
         largest = torch.finfo(pages.dtype).max
         saturated = rows.clamp(-largest, largest).to(pages.dtype)

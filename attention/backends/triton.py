@@ -132,7 +132,7 @@ class TritonLatent(PagedAttention[TritonLatentMetadata]):
             sequences,
             rows,
             spec.head_dim,
-            spec.dtype.itemsize,
+            (spec.kv_dtype or spec.dtype).itemsize,
             batch.max_kv_len,
             self._multiprocessors,
         )

@@ -92,6 +92,7 @@ class DecoderModel(nn.Module):
     """A decoder without its attention backends and its cache, which come with each step."""
 
     layers: nn.ModuleList
+    state_factor: float = 1.0  # that the hidden states in pages have
 
     @abstractmethod
     def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -130,6 +131,14 @@ class DecoderModel(nn.Module):
             if kind not in states:
                 states[kind] = attention.kv.quantize_input(hidden)
             attention.write(states[kind], slot_mapping, pool)
+
+    @torch.no_grad()
+    def read_scaled(self, factor: float) -> None:
+        """Cross-attention reads hidden states that come multiplied by `factor`."""
+        self.state_factor = factor
+        for attention in self.cross_attentions:
+            assert attention.absorbed is not None
+            attention.absorbed.read_scaled(factor)
 
     @abstractmethod
     def self_projections(self) -> list[tuple[CachedProjections, ProjectionInput]]:

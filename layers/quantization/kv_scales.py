@@ -110,6 +110,12 @@ class ProjectionInput:
         stretch = torch.linalg.matrix_norm(weight * self.gain, ord=2)
         return ProjectionInput(torch.ones_like(shift), shift, self.length * float(stretch))
 
+    def factor(self, dtype: torch.dtype) -> float:
+        """The largest power of two that keeps these rows, times it, within float8. `dtype`: of
+        weights that undo it."""
+        bound = float((self.gain.abs() * self.length + self.shift.abs()).max())
+        return _power_of_two(bound, dtype)
+
     def largest(self, weight: torch.Tensor, bias: torch.Tensor | None) -> float:
         """Bound of the elements of `weight @ row + bias`, by Cauchy and Schwarz."""
         weight = weight.float()

@@ -87,9 +87,11 @@ def launches() -> Iterator[tuple[str, Any]]:
                     )
         for heads, width in LATENT[: len(LATENT) if dtype == torch.bfloat16 else 1]:
             name = f"latent_attention {dtype} {heads} heads, {width} features"
-            yield name, partial(_attend_states, dtype, heads, width)
+            yield name, partial(_attend_states, dtype, dtype, heads, width)
         for group in (1, 5) if dtype in GROUPED else (1,):
             yield f"full_attention {dtype} {group} heads share keys", partial(_attend, dtype, group)
+    of_float8 = partial(_attend_states, torch.bfloat16, FLOAT8, *LATENT[0])
+    yield "latent_attention float8", of_float8
     for dtype in HALF:
         yield from _small_batches(dtype)
         yield from _grouped(dtype)
@@ -179,14 +181,14 @@ def _attend_pages(
     )  # fmt: skip
 
 
-def _attend_states(dtype: torch.dtype, heads: int, width: int) -> None:
-    launch = LatentLaunch.choose(ROWS, heads, width, dtype.itemsize, 1500, 132)
+def _attend_states(dtype: torch.dtype, state_type: torch.dtype, heads: int, width: int) -> None:
+    launch = LatentLaunch.choose(ROWS, heads, width, state_type.itemsize, 1500, 132)
     sums, blocks = launch.chunk * launch.chunks, ROWS * launch.blocks(heads)
     room = Workspace.make(launch.splits, ROWS * heads, blocks, 1, sums, torch.device("cpu"))
     ints = partial(torch.zeros, dtype=torch.int32)
     latent_attention(
         torch.zeros(ROWS, heads, width, dtype=dtype),
-        torch.zeros(4, PAGE_SIZE, width, dtype=dtype),
+        torch.zeros(4, PAGE_SIZE, width).to(state_type),
         ints(ROWS + 1), ints(ROWS), ints(ROWS, 94), launch, room, max_query_len=1, scale=1.0,
     )  # fmt: skip
 

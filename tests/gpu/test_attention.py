@@ -133,10 +133,10 @@ def test_paged_attention(name: str, spec: AttentionSpec) -> None:
 
 
 LATENT = [
-    (name, paged_spec("latent", heads, width, dtype, False, 16, "cuda", kv_heads=1))
+    (name, paged_spec("latent", heads, width, dtype, False, 16, "cuda", kv, kv_heads=1))
     for name in NAMES
     for heads, width in ((20, 1280), (12, 768), (16, 1024), (32, 2048), (3, 80))
-    for dtype in DTYPES
+    for dtype, kv in [*((dtype, None) for dtype in DTYPES), (torch.bfloat16, FLOAT8)]
 ]
 
 

@@ -228,3 +228,26 @@ def test_states_of_others_make_room(folder_of: Folder) -> None:
     assert len(ends) == 15
     assert all(end.state is RequestState.DONE for end in ends.values())
     check_empty(engine)
+
+
+@pytest.mark.parametrize("name", ["bart", "t5", "whisper"])
+def test_float8_states(name: str, folder_of: Folder) -> None:
+    """Their norm bounds them, so that none saturates; what comes out is near."""
+    rng = np.random.default_rng(4)
+    payload: np.ndarray = rng.integers(3, 60, 30).astype(np.int32)
+    if name == "whisper":
+        payload = rng.standard_normal(16_000).astype(np.float32)
+    found = []
+    for options in ({}, {"kv_cache_dtype": "fp8"}):
+        engine = PlainEngine(folder_of(name), **LATENT, **options)
+        number = engine.submit(engine.request(payload, [61, 63], 1))
+        found.append(engine.run()[number].logprobs[0].logprobs[0])
+    pool = engine.replica.runner.pool
+    assert pool.states is not None
+    assert pool.states.pages.dtype == torch.float8_e4m3fn
+    assert pool.states.factor == engine.replica.runner.model.state_factor != 1
+    stored = pool.states.pages.float()
+    assert 16 < stored.abs().max() <= 448, "the range is used"
+    np.testing.assert_allclose(found[1], found[0], atol=0.3)
+    bits = pool.states.pages[0].view(torch.uint8)
+    assert pool.states.read(torch.arange(2), torch.float32).shape == (2, bits.shape[-1])

@@ -75,7 +75,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "t5gemma": ({}, "its keys have a bias"),
     "llama": ({}, "attends to its own tokens alone"),
     "mllama": ({}, "a norm stands between"),
-    "t5": ({"kv_cache_dtype": "fp8"}, "not in float8"),
 }
 
 

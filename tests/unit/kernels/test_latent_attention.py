@@ -22,11 +22,15 @@ from antiphon.attention.interface import AttentionSpec
 from antiphon.kernels import paged_splits
 from antiphon.kernels.latent_attention import SHARED_BYTES, LatentLaunch
 
+FLOAT8 = torch.float8_e4m3fn
+
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compiled there: see tests/gpu")
 
 
-def spec_of(heads: int, width: int, dtype: torch.dtype, page_size: int = 4) -> AttentionSpec:
-    return paged_spec("latent", heads, width, dtype, page_size=page_size, kv_heads=1)
+def spec_of(
+    heads: int, width: int, dtype: torch.dtype, page_size: int = 4, kv: Any = None
+) -> AttentionSpec:
+    return paged_spec("latent", heads, width, dtype, page_size=page_size, kv=kv, kv_heads=1)
 
 
 def launched_with(monkeypatch: pytest.MonkeyPatch, splits: int, chunk: int) -> None:
@@ -42,15 +46,22 @@ def launched_with(monkeypatch: pytest.MonkeyPatch, splits: int, chunk: int) -> N
     monkeypatch.setattr(paged_splits, "LEAST_KEYS", tl.constexpr(16))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("dtype", "kv"), [(torch.float32, None), (torch.float16, None), (torch.bfloat16, FLOAT8)]
+)
 @pytest.mark.parametrize(("heads", "width"), [(3, 40), (20, 96)])
 @pytest.mark.parametrize("splits", [1, 3])
 def test_states_in_chunks_and_splits(
-    dtype: torch.dtype, heads: int, width: int, splits: int, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype,
+    kv: Any,
+    heads: int,
+    width: int,
+    splits: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Chunks that the width fills, and a last one that it does not; heads beyond one block."""
     launched_with(monkeypatch, splits, 32)
-    backend = TritonLatent(spec_of(heads, width, dtype))
+    backend = TritonLatent(spec_of(heads, width, dtype, kv=kv))
     check_paged(backend, *PAGED_LENGTHS[1])
     check_paged(backend, *PAGED_LENGTHS[2])
     check_paged(backend, [8, 1, 3], [41, 70, 2])  # a draft's queries; more splits than keys
