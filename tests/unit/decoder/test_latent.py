@@ -1,5 +1,7 @@
 """Cross-attention on hidden states gives what keys and values give, and takes less memory."""
 
+import json
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,13 @@ import tiny_models
 import torch
 from first_layers import first_layers
 from oracle import LOGPROB_TOLERANCE, clips, mixed_inputs, oracle, text_rules
+from paths import RECORDINGS, T5, WHISPER
 from plain_engine import PlainEngine
 from rank_scenarios import OPTIONS, PAGES, check_course, check_same_ends, play
 from ranked_engine import RankedEngine
 from tiny_models import FAMILIES
 from tiny_t5gemma import START, make_t5gemma
+from transformers import AutoModelForSeq2SeqLM
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.parallel import Parallel
@@ -53,6 +57,44 @@ def test_texts_equal_transformers(name: str, backend: str, checkpoints: Any) -> 
         given = torch.tensor(ids[None], dtype=torch.long)
         check_equal(finished[number], *oracle(model, given, [start], max_new))
     check_empty(engine)
+
+
+def test_a_shipped_text_model_equals_transformers() -> None:
+    model = AutoModelForSeq2SeqLM.from_pretrained(T5).eval()
+    engine = PlainEngine(T5, **LATENT)
+    rng, start = np.random.default_rng(8), model.config.decoder_start_token_id
+    texts = [rng.integers(3, model.config.vocab_size, 5 + 4 * i).astype(np.int32) for i in range(3)]
+    for ids in texts:
+        engine.submit(engine.request(ids, [start], 16, text_rules(model)))
+    finished = engine.run()
+    for number, ids in enumerate(texts):
+        given = torch.tensor(ids[None], dtype=torch.long)
+        check_equal(finished[number], *oracle(model, given, [start], 16))
+
+
+def test_a_shipped_speech_model_gives_what_it_gives() -> None:
+    sound = read_wav(RECORDINGS / "call.wav")
+    generation = json.loads((WHISPER / "generation_config.json").read_text())
+    ends = []
+    for options in ({}, LATENT):
+        engine = PlainEngine(WHISPER, **options)
+        assert engine.model.audio is not None
+        prompt = [generation["decoder_start_token_id"], generation["no_timestamps_token_id"]]
+        rules = DecodingRules(stop_ids=(generation["eos_token_id"],))
+        number = engine.submit(
+            engine.request(sound[: engine.model.audio.window], prompt, 24, rules)
+        )
+        ends.append(engine.run()[number])
+    assert len(ends[0].token_ids) > 3
+    assert ends[1].token_ids == ends[0].token_ids
+    np.testing.assert_allclose(ends[1].token_logprobs, ends[0].token_logprobs, atol=2e-4)
+
+
+def read_wav(path: Path) -> np.ndarray:
+    with wave.open(str(path)) as file:
+        assert file.getsampwidth() == 2
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+    return samples.reshape(-1, file.getnchannels())[:, 0].astype(np.float32) / 32768
 
 
 def test_speech_equals_transformers(checkpoints: Any) -> None:
