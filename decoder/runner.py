@@ -118,12 +118,11 @@ class DecoderRunner:
         """Goes once through every rule of sampling and both kinds of steps, so that what is loaded,
         compiled or allocated at first use is so before the first request. Raises CheckpointError
         if the logits are not finite."""
-        pool = self.pool
         sequence = ScratchSequence(
             self.slots.scratch,
-            pool.scratch_page,
+            self.pool.scratch_page,
             self.model_config.max_decoder_len,
-            None if self.cross is None else pool.cross_scratch_page,
+            None if self.cross is None else self.pool.cross_scratch_page,
         )
         states = torch.zeros_like(self.arena.states[:1])
         for plan in sequence.plans(self.sampler.timestamps):
