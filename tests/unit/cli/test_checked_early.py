@@ -95,7 +95,7 @@ def test_a_gpu_is_possible_with_a_build_and_a_driver_for_it(
 
 
 def test_a_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.attention.registry.find_spec", lambda package: None)
+    monkeypatch.setattr("antiphon.attention.support.find_spec", lambda package: None)
     with pytest.raises(AttentionBackendError, match=r"triton is not installed\. Valid here: torch"):
         check_backend("encoder", "triton", on_cpu=False)
     check_backend("decoder", "torch_sdpa", on_cpu=True)
