@@ -12,6 +12,7 @@ pytest.importorskip("triton")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_kernels_compile_for_hopper(tmp_path: Path) -> None:
     environment = {
         **{name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"},
