@@ -57,15 +57,16 @@ class Worker(Loop, Generic[Message]):
 
     def _drain(self) -> bool:
         """Handles every message in the inbox; waits up to `poll_timeout` for the first one. True
-        if there was nothing to do when the loop came round."""
-        timeout = self.poll_timeout
+        if there was nothing to do when the loop came round, and none came."""
+        timeout, is_idle = self.poll_timeout, True
         try:
             message = self.inbox.get(timeout=timeout) if timeout else self.inbox.get_nowait()
+            is_idle = False
             while True:
                 self._handle_guarded(message)
                 message = self.inbox.get_nowait()
         except queue.Empty:
-            return timeout == IDLE_SECONDS
+            return is_idle and timeout == IDLE_SECONDS
 
     def _handle_guarded(self, message: Message) -> None:
         try:

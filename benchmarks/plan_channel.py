@@ -8,9 +8,9 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from multiprocessing.connection import Connection
 
+import msgspec
 import numpy as np
 
 from antiphon.actors.address import Host
@@ -38,7 +38,9 @@ def plans(sequences: int) -> dict[str, StepPlan]:
     write = CrossWrite("a" * 64, CROSS_LEN, pages)
     return {
         "decodes": decodes,
-        "decodes and a new clip": replace(decodes, admissions=[admission], cross_writes=[write]),
+        "decodes and a new clip": msgspec.structs.replace(
+            decodes, admissions=[admission], cross_writes=[write]
+        ),
     }
 
 

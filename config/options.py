@@ -75,7 +75,7 @@ class HalfOptions:
     )
     pipeline_layers: str | None = option(
         None,
-        "layers of each stage, as in 10,11,11; by default by their cost",
+        "layers of each stage, as in 10,11,11; by default a decoder's by their cost",
         prefixed=True,
     )
     min_replicas: int | None = option(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from concurrent.futures import Future
 from copy import copy
 from functools import cache
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.tokenizer import load_tokenizer
 from antiphon.inputs.whisper.tokens import TIMESTAMP
+from antiphon.runtime.threads import DaemonThreads
 
 Decode = Callable[[list[int]], str]
 _UNFINISHED = "\ufffd"  # what tokenizers write for a character some of whose bytes are missing
@@ -52,15 +54,19 @@ class Detokenizer:
         return text
 
 
-def late_texts(model: ModelConfig) -> "Callable[[SamplingParams], TextStream]":
-    """As `Detokenizer.stream`, for a process that knows token ids and seldom needs a text: the
-    first one loads the tokenizer, which takes up to a second. Raises CheckpointError then."""
+def late_texts(model: ModelConfig) -> "Callable[[SamplingParams], TextStream | None]":
+    """As `Detokenizer.stream`, for a process that knows token ids and seldom needs a text. The
+    first call begins to load the tokenizer in a thread, which takes seconds; until then there is
+    None. Raises CheckpointError where it can't be loaded."""
 
     @cache
-    def detokenizer() -> Detokenizer:
-        return Detokenizer(model, load_tokenizer(model.path))
+    def loading() -> "Future[Detokenizer]":
+        threads = DaemonThreads(1, "antiphon-tokenizer")
+        loaded = threads.submit(lambda: Detokenizer(model, load_tokenizer(model.path)))
+        threads.shutdown(wait=False)
+        return loaded
 
-    return lambda params: detokenizer().stream(params)
+    return lambda params: loading().result().stream(params) if loading().done() else None
 
 
 class IncrementalDecoder(Protocol):

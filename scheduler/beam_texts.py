@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from antiphon.config.sampling import SamplingParams
+from antiphon.scheduler.request import Request
 
 
 class GrowingText(Protocol):
@@ -20,12 +21,17 @@ class GrowingText(Protocol):
         ...
 
 
-NewText = Callable[[SamplingParams], GrowingText]
+NewText = Callable[[SamplingParams], GrowingText | None]  # None: it cannot be made yet
 
 
 def no_texts(params: SamplingParams) -> GrowingText:
     """For a scheduler without a tokenizer."""
     raise ValueError("no tokenizer is here that knows the text of a beam search with stop strings")
+
+
+def needs_text(request: Request) -> bool:
+    """True for a beam search that stop strings may end."""
+    return request.rules.beams is not None and bool(request.params.stop)
 
 
 class BeamTexts:

@@ -22,7 +22,7 @@ from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.beam_candidates import GroupCandidates, StepCandidates
 from antiphon.scheduler.beam_plan import BeamMoves
 from antiphon.scheduler.beam_search import BeamSearch, Continuation, Survivors
-from antiphon.scheduler.beam_texts import GrowingText, NewText, no_texts
+from antiphon.scheduler.beam_texts import GrowingText, NewText, needs_text, no_texts
 from antiphon.scheduler.generated import Hypothesis, TokenLogprobs
 from antiphon.scheduler.plan import Admission, StepPlan, StepResult
 from antiphon.scheduler.prefixes import NEVER
@@ -78,9 +78,8 @@ class Beams:
         return [replace(leader, slot=slot, self_pages=np.array([page])) for slot, page in own]
 
     def text_of(self, request: Request) -> GrowingText | None:
-        """Of the prompt of a search, if stop strings may end it. Raises what tokenizers raise."""
-        asks = request.rules.beams is not None and request.params.stop
-        return self._new_text(request.params) if asks else None
+        """Of the prompt of a search, if stop strings may end it."""
+        return self._new_text(request.params) if needs_text(request) else None
 
     def leave(self, request: Request) -> None:
         """Frees all slots of `request` but its own, with their pages."""

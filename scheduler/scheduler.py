@@ -15,6 +15,7 @@ from antiphon.scheduler.encode_work import EncodeCommand
 from antiphon.scheduler.generated import FinishReason
 from antiphon.scheduler.growth import Growth
 from antiphon.scheduler.intake import Intake
+from antiphon.scheduler.late_searches import LateSearches
 from antiphon.scheduler.limits import Limits, refusal
 from antiphon.scheduler.outputs import Outputs
 from antiphon.scheduler.plan import StepPlan, StepResult
@@ -54,8 +55,7 @@ class Scheduler:
 
     The scheduler sees page ids and content keys; never a tensor or an actor, nor a text but as
     `new_text` makes it for stop strings of beams. It belongs to one thread. `clock`: seconds, never
-    set back. Deadlines are of it; a request brings seconds, because clocks of machines differ.
-    """
+    set back. Deadlines are of it; a request brings seconds, because clocks of machines differ."""
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class Scheduler:
         self.residency = Residency(self.batch, self.prefixes, new_text)
         self.intake = Intake(limits, self.prefixes, clock, self.counters)
         self.encodes = self.intake.encodes
+        self.late = LateSearches(new_text, self.intake.add, self.finish)
         self.requests: dict[RequestId, Request] = {}  # all that have not ended
         self._deadlines: OpenQueue[tuple[float, int], Request] = OpenQueue()
         self._loads: dict[int, int] = {}  # of open requests, by order of arrival
@@ -84,11 +85,9 @@ class Scheduler:
     # ------------------------------------------------------------------ arrival
 
     def add(self, request: Request) -> None:
-        """Queues `request`, or ends it at once as REFUSED when it can never run here.
-
-        With `generated` tokens it goes on behind these. A request that is here already
-        (a message that came twice) is left as it is.
-        """
+        """Queues `request`, or ends it at once as REFUSED when it can never run here. With
+        `generated` tokens it goes on behind these. One that is here already (a message that came
+        twice) is left as it is."""
         if request.id in self.requests:
             return
         self._arrivals += 1
@@ -97,7 +96,7 @@ class Scheduler:
         self.requests[request.id] = request
         try:
             why = refusal(request, self.limits, len(self.requests), self.pages.num_pages)
-            self.residency.beams.text_of(request)  # it can be made
+            is_late = self.late.takes(request)
         except Exception as error:  # unforeseen: it must not end the loop that serves everybody
             why = f"cannot be served: {describe(error)}"
             request.priority = 0  # may be what is wrong, and `finish` sorts by it
@@ -107,7 +106,8 @@ class Scheduler:
             return self.finish(request, RequestState.DONE, reason=reason)
         self._loads[request.order] = load = request.load
         self._open_tokens += load
-        self.intake.add(request)
+        if not is_late:
+            self.intake.add(request)
         if request.timeout is not None:
             request.deadline = self._clock() + request.timeout
             self._deadlines.push((request.deadline, request.order), request)
@@ -118,8 +118,7 @@ class Scheduler:
 
         If `parent` runs, with the same inputs and settings (seed and length apart), and there is a
         slot, `child` runs at once and shares what is computed of their common tokens. Otherwise it
-        waits in line, and computes all of them.
-        """
+        waits in line, and computes all of them."""
         runs = parent.state is RequestState.RUNNING and parent.num_slots == 1
         if runs and not child.generated:
             self.batch.save(parent.slot, child)
@@ -164,6 +163,7 @@ class Scheduler:
 
     def next_encodes(self) -> list[EncodeCommand]:
         """Encoder work to ask for now, in the order of the waiting requests, within the budget."""
+        self.late.turn()
         return self.intake.next_encodes()
 
     def encoded(self, key: str, is_written: bool = False) -> None:
@@ -223,8 +223,8 @@ class Scheduler:
         """Ends requests whose deadline has passed, and those whose encoder work is lost."""
         while (request := self._deadlines.first()) and request.deadline <= (now := self._clock()):
             waited = now - request.deadline + (request.timeout or 0.0)
-            error = f"its deadline passed after {waited:.3f} s"
-            self.finish(request, RequestState.EXPIRED, error=error)
+            why = f"its deadline passed after {waited:.3f} s"
+            self.finish(request, RequestState.EXPIRED, error=why)
         for error, requests in self.encodes.drop_overdue():
             for request in requests:
                 if not request.state.final:  # it may have waited for several inputs

@@ -11,8 +11,8 @@ MOST_BYTES = 64 << 10  # of a request's line and headers, as h11 has it; a trail
 
 
 class BoundedHead(HttpToolsProtocol):
-    """Refuses heads of more than about `MOST_BYTES`, and leaves clients whose head is not whole
-    after `idle_seconds`."""
+    """Refuses heads that do not end within `MOST_BYTES` and one read, which bounds what they take,
+    and leaves clients whose head is not whole after `idle_seconds`."""
 
     def __init__(self, idle_seconds: float, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
