@@ -84,8 +84,9 @@ class SchedulerWork:
 
     def step(self) -> None:
         self.arrivals.add()
-        for command in self.scheduler.next_encodes():
-            self.scheduler.encoded(command.media.key)
+        while commands := self.scheduler.next_encodes():
+            for command in commands:
+                self.scheduler.encoded(command.media.key)
         plan, last = self.scheduler.step(), self._last
         if last is not None:
             rows = slice(len(last.slots))

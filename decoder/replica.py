@@ -29,10 +29,11 @@ from antiphon.decoder.rank_commands import Followers, Launch, no_followers
 from antiphon.decoder.room import arena_tokens
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.detokenizer import late_texts
+from antiphon.inputs.detokenizer import LateTexts
 from antiphon.kv.batch_share import SharedBatch
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
+from antiphon.runtime.device import Target
 from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.drafts import DraftLimits
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
@@ -78,6 +79,9 @@ class DecoderReplica:
         followers: Followers = no_followers,
     ) -> None:
         """Loads the decoder. Raises what `DecoderRunner` raises."""
+        texts = LateTexts(model)
+        if Target.resolve(config.model, model.raw, model.family).device.type == "cuda":
+            texts.begin()  # beside the weights: a loop that stands still later counts as hanging
         self.runner = DecoderRunner(model, config, timestamps, ranks)
         self._others = OtherRanks(self.runner, followers)
         # Number of the plan that was launched last; and slots whose settings the device refused, by
@@ -88,7 +92,7 @@ class DecoderReplica:
         pool = self.runner.pool
         cross = None if pool.states is None else PagePool(pool.states.num_pages)
         pages = PagePool(pool.num_pages, cross)
-        self.scheduler = Scheduler(limits, pages, new_text=late_texts(model))
+        self.scheduler = Scheduler(limits, pages, new_text=texts)
         self._ask_encoders, self._withdraw_encodes = ask_encoders, withdraw_encodes
         # Steps whose results may be missing while the next one is planned.
         steps = config.scheduler.num_scheduler_steps * lanes

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from copy import copy
-from functools import cache
 from typing import Any, Protocol
 
 from antiphon.config.sampling import SamplingParams
@@ -54,19 +53,30 @@ class Detokenizer:
         return text
 
 
-def late_texts(model: ModelConfig) -> "Callable[[SamplingParams], TextStream | None]":
-    """As `Detokenizer.stream`, for a process that knows token ids and seldom needs a text. The
-    first call begins to load the tokenizer in a thread, which takes seconds; until then there is
-    None. Raises CheckpointError where it can't be loaded."""
+class LateTexts:
+    """Makes texts in a process that knows token ids and seldom needs one. A thread loads the
+    tokenizer, which takes seconds, and holds the interpreter's lock for up to two of them."""
 
-    @cache
-    def loading() -> "Future[Detokenizer]":
-        threads = DaemonThreads(1, "antiphon-tokenizer")
-        loaded = threads.submit(lambda: Detokenizer(model, load_tokenizer(model.path)))
-        threads.shutdown(wait=False)
-        return loaded
+    def __init__(self, model: ModelConfig) -> None:
+        self._model = model
+        self._loaded: Future[Detokenizer] | None = None
 
-    return lambda params: loading().result().stream(params) if loading().done() else None
+    def __call__(self, params: SamplingParams) -> "TextStream | None":
+        """As `Detokenizer.stream`; None until the tokenizer is loaded, which the first call begins.
+        Raises CheckpointError where it can't be."""
+        loaded = self.begin()
+        return loaded.result().stream(params) if loaded.done() else None
+
+    def begin(self) -> "Future[Detokenizer]":
+        """Loads the tokenizer, unless that has begun."""
+        if self._loaded is None:
+            threads = DaemonThreads(1, "antiphon-tokenizer")
+            self._loaded = threads.submit(self._load)
+            threads.shutdown(wait=False)
+        return self._loaded
+
+    def _load(self) -> Detokenizer:
+        return Detokenizer(self._model, load_tokenizer(self._model.path))
 
 
 class IncrementalDecoder(Protocol):

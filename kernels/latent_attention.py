@@ -31,6 +31,7 @@ MOST_ROWS = 32  # of a program: its sums are rows x width float32, in registers
 FEW_ROWS = 16  # the tensor cores' least
 WIDE = 1280  # features; of wider states a program's registers hold the sums of FEW_ROWS
 LARGEST_CHUNK = 128
+MOST_PARTIAL_BYTES = 64 << 20  # of sums that splits leave for the one that joins them
 SHARED_BYTES = 200_000  # for tiles, of the 227 kB that a multiprocessor of a Hopper GPU gives
 
 
@@ -198,6 +199,8 @@ class LatentLaunch:
         stages = 2 if 2 * tokens * tile_row <= SHARED_BYTES else 1
         programs = sequences * math.ceil(rows / block)
         splits = _splits(programs, max_kv_len, multiprocessors)
+        most = MOST_PARTIAL_BYTES // (4 * sequences * rows * chunk * chunks)
+        splits = min(splits, max(1, triton.next_power_of_2(most + 1) // 2))
         return cls(splits, block, tokens, stages, chunk, chunks)
 
     def blocks(self, rows: int) -> int:

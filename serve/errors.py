@@ -78,7 +78,7 @@ class ApiError(Exception):
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
         # In ASCII: what a client sent, and is told of, may hold what UTF-8 has no bytes for.
-        content = json.dumps(self.body())
+        content = json.dumps(self.body(), separators=(",", ":"))
         return Response(content, self.status, headers, media_type="application/json")
 
 

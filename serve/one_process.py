@@ -5,13 +5,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.app import make_app
+from antiphon.serve.heads import BoundedHead
 from antiphon.serve.service import OpenEngine, check_served
 from antiphon.serve.settings import KEEP_ALIVE_SECONDS, ServerSettings
 from antiphon.serve.signals import first_signal
@@ -33,15 +33,6 @@ def opener(model: str, options: Mapping[str, Any]) -> OpenEngine:
     return start
 
 
-def _http_protocol(idle_seconds: float) -> Any:
-    """For uvicorn, which bounds heads of requests with h11, but not with the faster httptools."""
-    if find_spec("httptools") is None:
-        return "h11"
-    from antiphon.serve.heads import BoundedHead  # which imports it
-
-    return partial(BoundedHead, idle_seconds)
-
-
 class OneProcessServer(uvicorn.Server):
     """Engines open before it listens, and close when open requests have ended."""
 
@@ -56,7 +47,7 @@ class OneProcessServer(uvicorn.Server):
             lifespan="on",
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            http=_http_protocol(settings.limits.idle_seconds),
+            http=cast("type[BoundedHead]", partial(BoundedHead, settings.limits.idle_seconds)),
             ws_max_size=settings.limits.upload_bytes,
             timeout_graceful_shutdown=REFUSING_SECONDS,
         )

@@ -140,7 +140,9 @@ class TritonLatent(PagedAttention[TritonLatentMetadata]):
         blocks, width = sequences * launch.blocks(rows), launch.chunk * launch.chunks
         sizes = (launch.splits, batch.num_tokens * spec.num_heads, blocks, 1, width)
         if self._workspace is None or not self._workspace.holds(*sizes):
-            self._workspace = Workspace.make(*sizes, spec.device)
+            # Graphs keep those that they were captured with: a few sizes, which others fit.
+            tokens, blocks = (1 << (count - 1).bit_length() for count in sizes[1:3])
+            self._workspace = Workspace.make(launch.splits, tokens, blocks, 1, width, spec.device)
         return TritonLatentMetadata(batch, launch, self._workspace)
 
     def run(

@@ -5,7 +5,6 @@ import binascii
 import io
 import os
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +125,6 @@ def _read_bytes(content: bytes, name: str) -> "Image":
         raise ImageError(f"{name}: the image is broken or cut off ({error})") from error
 
 
-@cache
 def _formats() -> list[str]:
     """All that Pillow reads, but for EPS: that is a program, which Ghostscript would run."""
     from PIL import Image
