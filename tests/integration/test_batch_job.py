@@ -21,7 +21,7 @@ import psutil
 import pytest
 from paths import ROOT, T5
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 RAY = str(Path(sys.executable).with_name("ray"))
 NUMBERS = 1500
@@ -59,7 +59,7 @@ class Cluster:
         assert stated is not None, words
         return stated[1].lower()
 
-    def wait(self, name: str, done: Callable[[str], bool], seconds: float = 240) -> str:
+    def wait(self, name: str, done: Callable[[str], bool], seconds: float = 600) -> str:
         end = time.monotonic() + seconds
         while not done(state := self.status(name)):
             assert time.monotonic() < end, self.ray("job", "logs", name)
