@@ -16,6 +16,7 @@ the oldest one.
 import logging
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import wait
 from dataclasses import dataclass
 
 from antiphon.config.decoding_rules import TimestampRules
@@ -80,9 +81,12 @@ class DecoderReplica:
     ) -> None:
         """Loads the decoder. Raises what `DecoderRunner` raises."""
         texts = LateTexts(model)
-        if Target.resolve(config.model, model.raw, model.family).device.type == "cuda":
+        on_gpu = Target.resolve(config.model, model.raw, model.family).device.type == "cuda"
+        if on_gpu:
             texts.begin()  # beside the weights: a loop that stands still later counts as hanging
         self.runner = DecoderRunner(model, config, timestamps, ranks)
+        if on_gpu:
+            wait([texts.begin()])
         self._others = OtherRanks(self.runner, followers)
         # Number of the plan that was launched last; and slots whose settings the device refused, by
         # plan, which other ranks have not been told of.
