@@ -4,6 +4,7 @@ Reading the table imports none of them, nor torch: commands check names of backe
 import what takes seconds.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from antiphon.attention.support import CPU, CUDA, Row, Support
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
 HALF = frozenset({"float16", "bfloat16"})
 ANY_FLOAT = HALF | {"float32"}
 HOPPER = (9, 0)
+
+FLASH_ATTENTION_3 = Support(
+    "FlashAttention3Full",
+    HALF,
+    grouped_heads=True,
+    head_dim_multiple=8,
+    max_head_dim=256,
+    min_capability=HOPPER,
+    max_capability=HOPPER,
+    graphs="same",
+)
 
 BACKENDS = {
     "torch_sdpa": Row(
@@ -80,16 +92,7 @@ BACKENDS = {
     ),
     "flash_attn_3": Row(
         "flash_attn_3",
-        full=Support(
-            "FlashAttention3Full",
-            HALF,
-            grouped_heads=True,
-            head_dim_multiple=8,
-            max_head_dim=256,
-            min_capability=HOPPER,
-            max_capability=HOPPER,
-            graphs="same",
-        ),
+        full=FLASH_ATTENTION_3,
         paged=Support(
             "FlashAttention3Paged",
             HALF,
@@ -105,16 +108,7 @@ BACKENDS = {
         install="from the folder hopper of github.com/Dao-AILab/flash-attention",
         instead=Row(
             "flash_attn_3",
-            full=Support(
-                "FlashAttention3Full",
-                frozenset({"bfloat16"}),
-                grouped_heads=True,
-                head_dim_multiple=8,
-                max_head_dim=256,
-                min_capability=HOPPER,
-                max_capability=HOPPER,
-                graphs="same",
-            ),
+            full=replace(FLASH_ATTENTION_3, dtypes=frozenset({"bfloat16"})),
             package="fa3_fwd_interface",
             extra="fa3-fwd",
         ),

@@ -1,8 +1,10 @@
 """Our own kernels, written in Triton: every kind, any head size, T5's bias, float8 pages."""
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
+from triton import next_power_of_2
 
 from antiphon.attention.interface import (
     AttentionSpec,
@@ -19,6 +21,8 @@ from antiphon.kernels.paged_attention import BLOCK_M, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 from antiphon.kernels.paged_splits import Workspace
 from antiphon.layers.positions import RelativeBias
+
+L = TypeVar("L", PagedLaunch, LatentLaunch)
 
 
 class TritonFull(FullAttention[FullBatch]):
@@ -42,21 +46,41 @@ class TritonFull(FullAttention[FullBatch]):
 
 
 @dataclass(frozen=True)
-class TritonPagedMetadata:
+class TritonMetadata(Generic[L]):
     batch: PagedBatch
-    launch: PagedLaunch
+    launch: L
     workspace: Workspace
 
 
-class TritonPaged(PagedAttention[TritonPagedMetadata]):
+class _Splits:
+    """What launches that share a sequence's tokens among programs need of a device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.multiprocessors = 1  # without a GPU Triton's interpreter runs the kernels, for tests
+        if device.type == "cuda":
+            self.multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+        self._workspace: Workspace | None = None
+
+    def workspace(self, splits: int, tokens: int, blocks: int, heads: int, width: int) -> Workspace:
+        """One workspace for all steps, which follow each other on one stream.
+
+        The metadata of a graph keeps the workspace that the graph was captured with.
+        """
+        sizes = (splits, tokens, blocks, heads, width)
+        if self._workspace is None or not self._workspace.holds(*sizes):
+            self._workspace = Workspace.make(*sizes, self._device)
+        return self._workspace
+
+
+class TritonPaged(PagedAttention[TritonMetadata[PagedLaunch]]):
     name = "triton"
 
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
-        self._multiprocessors = _multiprocessors(spec.device)
-        self._workspace: Workspace | None = None
+        self._splits = _Splits(spec.device)
 
-    def plan(self, batch: PagedBatch) -> TritonPagedMetadata:
+    def plan(self, batch: PagedBatch) -> TritonMetadata[PagedLaunch]:
         spec = self.spec
         sequences, group = len(batch.query_lens), spec.num_heads // spec.num_kv_heads
         q_blocks = ceil_div(batch.max_query_len * group, BLOCK_M)
@@ -67,28 +91,21 @@ class TritonPaged(PagedAttention[TritonPagedMetadata]):
             spec.num_kv_heads,
             spec.head_dim,
             batch.max_kv_len,
-            self._multiprocessors,
+            self._splits.multiprocessors,
             spec.kv_dtype == FLOAT8 and group == 1,
         )
-        workspace = self._workspace_for(launch.splits, batch.num_tokens, sequences * q_blocks)
-        return TritonPagedMetadata(batch, launch, workspace)
-
-    def _workspace_for(self, splits: int, tokens: int, blocks: int) -> Workspace:
-        """One workspace for all steps, which follow each other on one stream.
-
-        The metadata of a graph keeps the workspace that the graph was captured with.
-        """
-        sizes = (splits, tokens, blocks, self.spec.num_heads, self.spec.head_dim)
-        if self._workspace is None or not self._workspace.holds(*sizes):
-            self._workspace = Workspace.make(*sizes, self.spec.device)
-        return self._workspace
+        blocks = sequences * q_blocks
+        workspace = self._splits.workspace(
+            launch.splits, batch.num_tokens, blocks, spec.num_heads, spec.head_dim
+        )
+        return TritonMetadata(batch, launch, workspace)
 
     def run(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        metadata: TritonPagedMetadata,
+        metadata: TritonMetadata[PagedLaunch],
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         batch = metadata.batch
@@ -108,24 +125,16 @@ class TritonPaged(PagedAttention[TritonPagedMetadata]):
         )
 
 
-@dataclass(frozen=True)
-class TritonLatentMetadata:
-    batch: PagedBatch
-    launch: LatentLaunch
-    workspace: Workspace
-
-
-class TritonLatent(PagedAttention[TritonLatentMetadata]):
+class TritonLatent(PagedAttention[TritonMetadata[LatentLaunch]]):
     """Attention to hidden states, which are keys and values at once."""
 
     name = "triton"
 
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
-        self._multiprocessors = _multiprocessors(spec.device)
-        self._workspace: Workspace | None = None
+        self._splits = _Splits(spec.device)
 
-    def plan(self, batch: PagedBatch) -> TritonLatentMetadata:
+    def plan(self, batch: PagedBatch) -> TritonMetadata[LatentLaunch]:
         spec, sequences = self.spec, len(batch.query_lens)
         rows = batch.max_query_len * spec.num_heads
         launch = LatentLaunch.choose(
@@ -134,23 +143,23 @@ class TritonLatent(PagedAttention[TritonLatentMetadata]):
             spec.head_dim,
             (spec.kv_dtype or spec.dtype).itemsize,
             batch.max_kv_len,
-            self._multiprocessors,
+            self._splits.multiprocessors,
         )
-        # Of one head of rows: programs take all of them.
-        blocks, width = sequences * launch.blocks(rows), launch.chunk * launch.chunks
-        sizes = (launch.splits, batch.num_tokens * spec.num_heads, blocks, 1, width)
-        if self._workspace is None or not self._workspace.holds(*sizes):
-            # Graphs keep those that they were captured with: a few sizes, which others fit.
-            tokens, blocks = (1 << (count - 1).bit_length() for count in sizes[1:3])
-            self._workspace = Workspace.make(launch.splits, tokens, blocks, 1, width, spec.device)
-        return TritonLatentMetadata(batch, launch, self._workspace)
+        # Of one head of rows: programs take all of them. Graphs keep the workspaces that they were
+        # captured with: a few sizes, powers of two.
+        tokens, blocks = batch.num_tokens * spec.num_heads, sequences * launch.blocks(rows)
+        workspace = self._splits.workspace(
+            launch.splits, next_power_of_2(tokens), next_power_of_2(blocks), 1,
+            launch.chunk * launch.chunks,
+        )  # fmt: skip
+        return TritonMetadata(batch, launch, workspace)
 
     def run(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        metadata: TritonLatentMetadata,
+        metadata: TritonMetadata[LatentLaunch],
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         assert k is v or k.data_ptr() == v.data_ptr(), "hidden states are keys and values at once"
@@ -166,10 +175,3 @@ class TritonLatent(PagedAttention[TritonLatentMetadata]):
             max_query_len=batch.max_query_len,
             scale=self.spec.scale,
         )
-
-
-def _multiprocessors(device: torch.device) -> int:
-    """1 without a GPU: there Triton's interpreter runs the kernels, for tests."""
-    if device.type != "cuda":
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count

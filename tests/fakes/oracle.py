@@ -1,5 +1,7 @@
 """What transformers gives, and the inputs that both are given."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from transformers import PreTrainedModel
@@ -34,6 +36,35 @@ def oracle(
         return_dict_in_generate=True,
         **options,
     )
+    return _generated(output, prompt)
+
+
+def speech_oracle(
+    model: PreTrainedModel,
+    extractor: Any,
+    sound: np.ndarray,
+    prompt: list[int],
+    max_new: int,
+    timestamps: bool = False,
+) -> tuple[list[int], list[float]]:
+    """As `oracle`, for a sound; `prompt` is German speech to text."""
+    features = extractor(sound, sampling_rate=16_000, return_tensors="pt").input_features
+    output = model.generate(
+        features,
+        language="de",
+        task="transcribe",
+        max_new_tokens=max_new,
+        return_timestamps=timestamps,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+        force_unique_generate_call=True,
+    )
+    return _generated(output, prompt)
+
+
+def _generated(output: Any, prompt: list[int]) -> tuple[list[int], list[float]]:
+    """Tokens behind `prompt`, and their log-probabilities."""
     tokens = output.sequences[0, len(prompt) :].tolist()
     logprobs = [
         logits[0].log_softmax(-1)[token].item()

@@ -252,14 +252,14 @@ def test_splits_that_join_themselves_never_race() -> None:
 
     A missing barrier would show as an error that comes and goes.
     """
-    from antiphon.attention.backends.triton import TritonPagedMetadata
+    from antiphon.attention.backends.triton import TritonMetadata
 
     backend = make_paged("triton", paged_spec("cross", 20, 64, torch.bfloat16, False, 16, "cuda"))
     pool = torch.randn(2, 94, 16, 20, 64, device="cuda", dtype=torch.bfloat16)
     table = np.arange(94)[None]
     batch = PagedBatch.of(np.array([1]), np.array([1500]), table, torch.device("cuda"))
     metadata = backend.plan(batch)
-    assert isinstance(metadata, TritonPagedMetadata)
+    assert isinstance(metadata, TritonMetadata)
     assert metadata.launch.splits > 4
     q = torch.randn(1, 20, 64, device="cuda", dtype=torch.bfloat16)
     first = backend.run(q, *pool, metadata)

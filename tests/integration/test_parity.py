@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from oracle import LOGPROB_TOLERANCE, TOLERANCE, clips, mixed_inputs, oracle, text_rules
+from oracle import (
+    LOGPROB_TOLERANCE,
+    TOLERANCE,
+    clips,
+    mixed_inputs,
+    oracle,
+    speech_oracle,
+    text_rules,
+)
 from plain_engine import PlainEngine
 
 from antiphon.config.decoding_rules import DecodingRules
@@ -88,23 +96,7 @@ def test_whisper_equals_transformers(timestamps: bool, staggered: bool, checkpoi
             engine.step()
     finished = engine.run()
     for i, (clip, length) in enumerate(zip(sounds, lengths, strict=True)):
-        features = extractor(clip, sampling_rate=16_000, return_tensors="pt").input_features
-        output = model.generate(
-            features,
-            language="de",
-            task="transcribe",
-            max_new_tokens=length,
-            return_timestamps=timestamps,
-            do_sample=False,
-            output_logits=True,
-            return_dict_in_generate=True,
-            force_unique_generate_call=True,
-        )
-        tokens = output.sequences[0, len(prompt) :].tolist()
-        logprobs = [
-            logits[0].log_softmax(-1)[token].item()
-            for logits, token in zip(output.logits, tokens, strict=True)
-        ]
+        tokens, logprobs = speech_oracle(model, extractor, clip, prompt, length, timestamps)
         assert finished[i].token_ids == tokens, f"request {i}"
         np.testing.assert_allclose(
             [token.logprobs[0] for token in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE

@@ -1,7 +1,6 @@
 """Cross-attention on hidden states gives what keys and values give, and takes less memory."""
 
 import json
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 import tiny_models
 import torch
 from first_layers import first_layers
-from oracle import LOGPROB_TOLERANCE, clips, mixed_inputs, oracle, text_rules
+from oracle import LOGPROB_TOLERANCE, clips, mixed_inputs, oracle, speech_oracle, text_rules
 from paths import RECORDINGS, T5, WHISPER
 from plain_engine import PlainEngine
 from rank_scenarios import OPTIONS, PAGES, check_course, check_same_ends, play
@@ -22,6 +21,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.parallel import Parallel
+from antiphon.inputs.audio.forms import load_audio
 from antiphon.layers.linear import Linear
 from antiphon.scheduler.alignment import Alignment
 from antiphon.scheduler.request import Finished, RequestState
@@ -73,7 +73,7 @@ def test_a_shipped_text_model_equals_transformers() -> None:
 
 
 def test_a_shipped_speech_model_gives_what_it_gives() -> None:
-    sound = read_wav(RECORDINGS / "call.wav")
+    sound = load_audio(RECORDINGS / "call.wav", 16_000)
     generation = json.loads((WHISPER / "generation_config.json").read_text())
     ends = []
     for options in ({}, LATENT):
@@ -90,13 +90,6 @@ def test_a_shipped_speech_model_gives_what_it_gives() -> None:
     np.testing.assert_allclose(ends[1].token_logprobs, ends[0].token_logprobs, atol=2e-4)
 
 
-def read_wav(path: Path) -> np.ndarray:
-    with wave.open(str(path)) as file:
-        assert file.getsampwidth() == 2
-        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-    return samples.reshape(-1, file.getnchannels())[:, 0].astype(np.float32) / 32768
-
-
 def test_speech_equals_transformers(checkpoints: Any) -> None:
     from transformers import WhisperFeatureExtractor
 
@@ -110,23 +103,7 @@ def test_speech_equals_transformers(checkpoints: Any) -> None:
         engine.submit(engine.request(sound, prompt, 12, rules))
     finished = engine.run()
     for number, sound in enumerate(sounds):
-        features = extractor(sound, sampling_rate=16_000, return_tensors="pt").input_features
-        output = model.generate(
-            features,
-            language="de",
-            task="transcribe",
-            max_new_tokens=12,
-            do_sample=False,
-            output_logits=True,
-            return_dict_in_generate=True,
-            force_unique_generate_call=True,
-        )
-        tokens = output.sequences[0, len(prompt) :].tolist()
-        logprobs = [
-            logits[0].log_softmax(-1)[token].item()
-            for logits, token in zip(output.logits, tokens, strict=True)
-        ]
-        check_equal(finished[number], tokens, logprobs)
+        check_equal(finished[number], *speech_oracle(model, extractor, sound, prompt, 12))
     check_empty(engine)
 
 

@@ -154,22 +154,28 @@ def test_one_video_and_several_in_prompts() -> None:
         assert len(parse(prompt, "image").encoder.videos) == count
 
 
+def onevision_encoder(image_size: int, patch_size: int, pinpoints: list[list[int]]) -> VitHalf:
+    vision = {
+        "model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 16,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": image_size,
+        "patch_size": patch_size,
+    }  # fmt: skip
+    config = {
+        "vision_config": vision, "text_config": {"hidden_size": 16},
+        "image_grid_pinpoints": pinpoints,
+    }  # fmt: skip
+    half = llava_onevision.FAMILY.describe(config, "encoder")
+    assert isinstance(half, VitHalf)
+    return half
+
+
 def test_frames_of_llava_onevision_are_tiles(tmp_path: Path) -> None:
     """Each is stretched, not padded to a square, and none is cut."""
     image_processor = LlavaOnevisionImageProcessorPil(
         size={"height": 24, "width": 24}, image_grid_pinpoints=[[48, 48], [24, 48]]
     )
     image_processor.save_pretrained(tmp_path)
-    vision = {
-        "model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 16,
-        "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 24, "patch_size": 8,
-    }  # fmt: skip
-    config = {
-        "vision_config": vision, "text_config": {"hidden_size": 16},
-        "image_grid_pinpoints": [[48, 48], [24, 48]],
-    }  # fmt: skip
-    half = llava_onevision.FAMILY.describe(config, "encoder")
-    assert isinstance(half, VitHalf)
+    half = onevision_encoder(24, 8, [[48, 48], [24, 48]])
     processor = FrameProcessor.of(tmp_path, half, image_processor)
     for count in (1, 3):
         images = frames(count, 40, 16)
@@ -247,16 +253,7 @@ def test_pixels_are_those_of_transformers(tmp_path: Path) -> None:
 
 def test_pixels_of_llava_onevision_are_those_of_transformers(tmp_path: Path) -> None:
     image_processor = LlavaOnevisionImageProcessorPil()
-    vision = {
-        "model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 16,
-        "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 384, "patch_size": 14,
-    }  # fmt: skip
-    config = {
-        "vision_config": vision, "text_config": {"hidden_size": 16},
-        "image_grid_pinpoints": [[768, 768]],
-    }  # fmt: skip
-    half = llava_onevision.FAMILY.describe(config, "encoder")
-    assert isinstance(half, VitHalf)
+    half = onevision_encoder(384, 14, [[768, 768]])
     made = FrameProcessor.of(tmp_path, half, image_processor).encoder_input(drawn(), 0)
     values = Pixels.unpacked(made.payload).values
     assert values.shape == (4, 3, 384, 384)
