@@ -15,24 +15,15 @@ block of a power of two, so both are tuples of chunks. Splits of a sequence's to
 whichever program ends last, as in `paged_splits.py`.
 """
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
+from antiphon.kernels.latent_launch import LatentLaunch
 from antiphon.kernels.launch import overlapped, wait_for_previous
-from antiphon.kernels.paged_launch import LEAST_KEYS, MOST_SPLITS
 from antiphon.kernels.paged_splits import LOG2_E, MINUS_INF, Workspace, key_offsets, num_splits
-
-MOST_ROWS = 32  # of a program: its sums are rows x width float32, in registers
-FEW_ROWS = 16  # the tensor cores' least
-WIDE = 1280  # features; of wider states a program's registers hold the sums of FEW_ROWS
-LARGEST_CHUNK = 128
-MOST_PARTIAL_BYTES = 64 << 20  # of sums that splits leave for the one that joins them
-SHARED_BYTES = 200_000  # for tiles, of the 227 kB that a multiprocessor of a Hopper GPU gives
 
 
 @triton.jit(do_not_specialize=["num_tokens", "q_blocks"])
@@ -181,60 +172,6 @@ def _join(
         tl.store(out_rows + dims[None, :], (acc / total[:, None]).to(DTYPE), mask=is_output)
 
 
-@dataclass(frozen=True)
-class LatentLaunch:
-    """The sizes of one launch. `rows` of a program, each a head of a query; `tokens` of a tile;
-    `chunk` features, of which a width has `chunks`."""
-
-    splits: int
-    rows: int
-    tokens: int
-    stages: int
-    chunk: int
-    chunks: int
-
-    @classmethod
-    def choose(
-        cls,
-        sequences: int,
-        rows: int,
-        width: int,
-        itemsize: int,
-        max_kv_len: int,
-        multiprocessors: int,
-    ) -> "LatentLaunch":
-        """`rows`: heads of all queries of a sequence, at most. `itemsize`: bytes of a feature."""
-        block = FEW_ROWS if rows <= FEW_ROWS or width > WIDE else MOST_ROWS
-        chunk = min(LARGEST_CHUNK, max(16, triton.next_power_of_2(width)))
-        chunks = math.ceil(width / chunk)
-        tile_row = chunk * chunks * itemsize
-        tokens = 32 if 2 * 32 * tile_row <= SHARED_BYTES else 16
-        fits = 2 * tokens * tile_row <= SHARED_BYTES
-        stages = 2 if fits and itemsize < torch.float32.itemsize else 1  # float32 is read TWICE
-        programs = sequences * math.ceil(rows / block)
-        splits = _splits(programs, max_kv_len, multiprocessors)
-        most = MOST_PARTIAL_BYTES // (4 * sequences * rows * chunk * chunks)
-        splits = min(splits, max(1, triton.next_power_of_2(most + 1) // 2))
-        return cls(splits, block, tokens, stages, chunk, chunks)
-
-    def blocks(self, rows: int) -> int:
-        """Programs for so many rows of a sequence, in each split."""
-        return math.ceil(rows / self.rows)
-
-
-def _splits(programs: int, max_kv_len: int, multiprocessors: int) -> int:
-    """A power of two. A multiprocessor has room for one program: the rounds that all programs take,
-    each as long as its share of a sequence, should be few. More splits must gain a tenth."""
-    best, shortest = 1, float(math.ceil(programs / multiprocessors))
-    splits = 2
-    while splits <= MOST_SPLITS and splits * LEAST_KEYS < 2 * max_kv_len:
-        length = math.ceil(programs * splits / multiprocessors) / splits
-        if length < 0.9 * shortest:
-            best, shortest = splits, length
-        splits *= 2
-    return best
-
-
 def latent_attention(
     q: torch.Tensor,
     states: torch.Tensor,
@@ -252,7 +189,7 @@ def latent_attention(
     sequence see.
 
     `cu_seqlens_q` [sequences + 1], `kv_lens` [sequences] and `page_table` [sequences, pages] int32.
-    `workspace`: as for one head of rows, `launch.chunk * launch.chunks` wide.
+    `workspace`: as for one head of rows, `launch.features` wide.
     """
     num_tokens, heads, width = q.shape
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)

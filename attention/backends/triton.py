@@ -14,15 +14,16 @@ from antiphon.attention.interface import (
     PagedBatch,
 )
 from antiphon.config.arithmetic import ceil_div
+from antiphon.kernels import latent_attention, latent_mma
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kernels.full_attention import full_attention
-from antiphon.kernels.latent_attention import LatentLaunch, latent_attention
+from antiphon.kernels.latent_launch import LatentLaunch, MmaLaunch
 from antiphon.kernels.paged_attention import BLOCK_M, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 from antiphon.kernels.paged_splits import Workspace
 from antiphon.layers.positions import RelativeBias
 
-L = TypeVar("L", PagedLaunch, LatentLaunch)
+L = TypeVar("L", PagedLaunch, LatentLaunch, MmaLaunch)
 
 
 class TritonFull(FullAttention[FullBatch]):
@@ -125,19 +126,21 @@ class TritonPaged(PagedAttention[TritonMetadata[PagedLaunch]]):
         )
 
 
-class TritonLatent(PagedAttention[TritonMetadata[LatentLaunch]]):
-    """Attention to hidden states, which are keys and values at once."""
+class TritonLatent(PagedAttention[TritonMetadata[LatentLaunch] | TritonMetadata[MmaLaunch]]):
+    """Attention to hidden states, which are keys and values at once: by the kernel in CUDA C++
+    where it takes them, elsewhere by Triton's."""
 
     name = "triton"
 
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
         self._splits = _Splits(spec.device)
+        self.by_mma = latent_mma.takes(spec.head_dim, spec.dtype, spec.kv_dtype, spec.device)
 
-    def plan(self, batch: PagedBatch) -> TritonMetadata[LatentLaunch]:
+    def plan(self, batch: PagedBatch) -> TritonMetadata[LatentLaunch] | TritonMetadata[MmaLaunch]:
         spec, sequences = self.spec, len(batch.query_lens)
         rows = batch.max_query_len * spec.num_heads
-        launch = LatentLaunch.choose(
+        sizes = (
             sequences,
             rows,
             spec.head_dim,
@@ -145,13 +148,15 @@ class TritonLatent(PagedAttention[TritonMetadata[LatentLaunch]]):
             batch.max_kv_len,
             self._splits.multiprocessors,
         )
+        launch = MmaLaunch.choose(*sizes) if self.by_mma else LatentLaunch.choose(*sizes)
         # Of one head of rows: programs take all of them. Graphs keep the workspaces that they were
         # captured with: a few sizes, powers of two.
         tokens, blocks = batch.num_tokens * spec.num_heads, sequences * launch.blocks(rows)
         workspace = self._splits.workspace(
-            launch.splits, next_power_of_2(tokens), next_power_of_2(blocks), 1,
-            launch.chunk * launch.chunks,
-        )  # fmt: skip
+            launch.splits, next_power_of_2(tokens), next_power_of_2(blocks), 1, launch.features
+        )
+        if isinstance(launch, MmaLaunch):
+            return TritonMetadata(batch, launch, workspace)
         return TritonMetadata(batch, launch, workspace)
 
     def run(
@@ -159,19 +164,23 @@ class TritonLatent(PagedAttention[TritonMetadata[LatentLaunch]]):
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        metadata: TritonMetadata[LatentLaunch],
+        metadata: TritonMetadata[LatentLaunch] | TritonMetadata[MmaLaunch],
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         assert k is v or k.data_ptr() == v.data_ptr(), "hidden states are keys and values at once"
-        batch = metadata.batch
-        return latent_attention(
+        batch, launch = metadata.batch, metadata.launch
+        tensors = (
             q,
             k.squeeze(2),
             batch.cu_seqlens_q,
             batch.kv_lens_on_device,
             batch.page_table_on_device,
-            metadata.launch,
-            metadata.workspace,
-            max_query_len=batch.max_query_len,
-            scale=self.spec.scale,
+        )
+        queries, scale = batch.max_query_len, self.spec.scale
+        if isinstance(launch, MmaLaunch):
+            return latent_mma.latent_attention(
+                *tensors, launch, metadata.workspace, max_query_len=queries, scale=scale
+            )
+        return latent_attention.latent_attention(
+            *tensors, launch, metadata.workspace, max_query_len=queries, scale=scale
         )

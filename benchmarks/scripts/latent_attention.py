@@ -1,15 +1,16 @@
 """One layer's cross-attention in a decode step: on keys and values, and on hidden states.
 
     python benchmarks/scripts/latent_attention.py [--sequences 1,16,64,256] [--tokens 1500]
-        [--models 20x1280,12x768] [--queries 1] [--device cpu]
+        [--models 20x1280,12x768] [--queries 1] [--float8] [--device cpu]
 
-`--models`: heads x width of the hidden states, with heads of 64. Each figure is microseconds, on a
-CUDA device of calls in a graph, over pages that no cache holds. `kv`: attention to keys and values.
-`latent`: attention to hidden states alone; `absorbed`: with the two products around it that stand
-in for the projections of keys and values. `kv floor`, `latent floor`: the bytes of the keys and
-values, of the states, at the rate of a copy. `error`: of the latent form beside attention to keys
-and values made of the same states in float32, as a share of its size. A CPU computes in float32; it
-shows that the script runs, not what a GPU needs.
+`--models`: heads x width of the hidden states, with heads of 64. `--float8`: states, keys and
+values are float8. Each figure is microseconds, on a CUDA device of calls in a graph, over pages
+that no cache holds. `kv`: attention to keys and values. `latent`: attention to hidden states alone;
+`absorbed`: with the two products around it that stand in for the projections of keys and values.
+`kv floor`, `latent floor`: the bytes of the keys and values, of the states, at the rate of a copy.
+`error`: of the latent form beside attention to keys and values made of the same states in float32,
+as a share of its size. A CPU computes in float32; it shows that the script runs, not what a GPU
+needs.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from antiphon.attention.selection import select_paged
 from antiphon.benchmarks.machine import measure, seconds_in_graph
 from antiphon.benchmarks.report import Row, table
 from antiphon.config.arithmetic import ceil_div
+from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.state_pages import StatePages
 from antiphon.layers.absorbed import AbsorbedProjections
 from antiphon.layers.linear import StackedLinear
@@ -49,6 +51,12 @@ class Case:
     heads: int
     width: int
     device: torch.device
+    float8: bool = False
+
+    @property
+    def stored(self) -> torch.dtype:
+        """Of states, keys and values."""
+        return FLOAT8 if self.float8 else self.dtype
 
     @property
     def dtype(self) -> torch.dtype:
@@ -60,11 +68,11 @@ class Case:
 
     @property
     def state_bytes(self) -> int:
-        return self.sequences * self.tokens * self.width * self.dtype.itemsize
+        return self.sequences * self.tokens * self.width * self.stored.itemsize
 
     @property
     def kv_bytes(self) -> int:
-        return 2 * self.sequences * self.tokens * self.heads * HEAD_DIM * self.dtype.itemsize
+        return 2 * self.sequences * self.tokens * self.heads * HEAD_DIM * self.stored.itemsize
 
     def batch(self) -> PagedBatch:
         pages = np.random.default_rng(0).permutation(self.num_pages).astype(np.int32)
@@ -83,6 +91,7 @@ class Case:
             self.dtype,
             self.device,
             page_size=PAGE_SIZE,
+            kv_dtype=self.stored if self.float8 else None,
         )
         (backend,) = select_paged("decoder", "auto", [spec])
         return PlannedAttention.of(backend, self.batch())
@@ -119,7 +128,7 @@ def measured(case: Case, copy_rate: float) -> Row:
     }  # fmt: skip
     states.clear()
     pools = [
-        make(2, case.num_pages, PAGE_SIZE, case.heads, HEAD_DIM)
+        make(2, case.num_pages, PAGE_SIZE, case.heads, HEAD_DIM).to(case.stored)
         for _ in range(case.copies(case.kv_bytes))
     ]
     cross = case.attention(latent=False)
@@ -139,8 +148,8 @@ def _projection(case: Case) -> StackedLinear:
 
 
 def _state_pages(case: Case) -> StatePages:
-    pages = StatePages(case.num_pages, PAGE_SIZE, case.width, case.dtype, case.device)
-    pages.pages.normal_()
+    pages = StatePages(case.num_pages, PAGE_SIZE, case.width, case.stored, case.device)
+    pages.pages.copy_(torch.randn(pages.pages.shape, device=case.device))
     return pages
 
 
@@ -177,6 +186,7 @@ def main() -> None:
     parser.add_argument("--tokens", default="1500")
     parser.add_argument("--models", default="20x1280,16x1024,12x768,32x2048")
     parser.add_argument("--queries", default="1")
+    parser.add_argument("--float8", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     device, copy_rate = torch.device(options.device), 0.0
@@ -192,7 +202,8 @@ def main() -> None:
         options.models.split(","), product(*numbers)
     ):
         heads, width = map(int, model.split("x"))
-        rows.append(measured(Case(sequences, tokens, queries, heads, width, device), copy_rate))
+        case = Case(sequences, tokens, queries, heads, width, device, options.float8)
+        rows.append(measured(case, copy_rate))
         print(table(rows[-1:]), flush=True)
     print(table(rows))
 

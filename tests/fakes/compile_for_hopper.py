@@ -29,7 +29,8 @@ from antiphon.kernels import (
 )
 from antiphon.kernels.group_rows import quantize_groups
 from antiphon.kernels.grouped_linear import Tile, grouped_linear
-from antiphon.kernels.latent_attention import LatentLaunch, latent_attention
+from antiphon.kernels.latent_attention import latent_attention
+from antiphon.kernels.latent_launch import LatentLaunch
 from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 from antiphon.kernels.row_copy import copy_rows

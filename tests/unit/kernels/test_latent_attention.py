@@ -20,7 +20,7 @@ from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonLatent
 from antiphon.attention.interface import AttentionSpec
 from antiphon.kernels import paged_splits
-from antiphon.kernels.latent_attention import SHARED_BYTES, LatentLaunch
+from antiphon.kernels.latent_launch import SHARED_BYTES, LatentLaunch
 
 FLOAT8 = torch.float8_e4m3fn
 

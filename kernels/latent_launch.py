@@ -1,0 +1,170 @@
+"""Sizes of launches of the two kernels for attention to hidden states.
+
+All heads of a layer attend to the same rows, so a program takes many heads of one sequence, and a
+multiprocessor has room for one program: both kernels share a sequence's tokens alike.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+from antiphon.config.arithmetic import ceil_div
+from antiphon.kernels.paged_launch import LEAST_KEYS, MOST_SPLITS
+
+MOST_PARTIAL_BYTES = 64 << 20  # of sums that splits leave for the one that joins them
+
+# Of the Triton kernel (`latent_attention.py`).
+MOST_ROWS = 32  # of a program: its sums are rows x width float32, in registers
+FEW_ROWS = 16  # the tensor cores' least
+WIDE = 1280  # features; of wider states a program's registers hold the sums of FEW_ROWS
+LARGEST_CHUNK = 128
+SHARED_BYTES = 200_000  # for tiles, of the 227 kB that a multiprocessor of a Hopper GPU gives
+FLOAT32_BYTES = 4
+
+# Of the kernel in CUDA C++ (`latent_mma.py`).
+WARPS = (16, 8)  # of a program: more of them hide more of what each waits for
+FEATURES, ROWS = 16, 8  # of a product of the tensor cores
+MOST_PRODUCTS = 256  # of a program, whose sums and queries are in registers: six each
+MOST_STAGES = 4
+SHARED_MEMORY = 227 << 10
+
+
+@dataclass(frozen=True)
+class LatentLaunch:
+    """The sizes of one launch of the Triton kernel. `rows` of a program, each a head of a query;
+    `tokens` of a tile; `chunk` features, of which a width has `chunks`."""
+
+    splits: int
+    rows: int
+    tokens: int
+    stages: int
+    chunk: int
+    chunks: int
+
+    @property
+    def features(self) -> int:
+        """Of a row of sums that a split leaves."""
+        return self.chunk * self.chunks
+
+    @classmethod
+    def choose(
+        cls,
+        sequences: int,
+        rows: int,
+        width: int,
+        itemsize: int,
+        max_kv_len: int,
+        multiprocessors: int,
+    ) -> "LatentLaunch":
+        """`rows`: heads of all queries of a sequence, at most. `itemsize`: bytes of a feature."""
+        block = FEW_ROWS if rows <= FEW_ROWS or width > WIDE else MOST_ROWS
+        chunk = min(LARGEST_CHUNK, max(16, 1 << (width - 1).bit_length()))
+        chunks = ceil_div(width, chunk)
+        tile_row = chunk * chunks * itemsize
+        tokens = 32 if 2 * 32 * tile_row <= SHARED_BYTES else 16
+        fits = 2 * tokens * tile_row <= SHARED_BYTES
+        stages = 2 if fits and itemsize < FLOAT32_BYTES else 1  # float32 is read TWICE
+        splits = _splits(
+            sequences, rows, ceil_div(rows, block), chunk * chunks, max_kv_len, multiprocessors
+        )
+        return cls(splits, block, tokens, stages, chunk, chunks)
+
+    def blocks(self, rows: int) -> int:
+        """Programs for so many rows of a sequence, in each split."""
+        return ceil_div(rows, self.rows)
+
+
+@dataclass(frozen=True)
+class MmaLaunch:
+    """The sizes of one launch of the kernel in CUDA C++: `rows` of a program, each a head of a
+    query, `tokens` of a tile, of which shared memory holds `stages`."""
+
+    splits: int
+    warps: int
+    rows: int
+    tokens: int
+    stages: int
+    features: int
+    shared_bytes: int
+
+    @classmethod
+    def choose(
+        cls,
+        sequences: int,
+        rows: int,
+        width: int,
+        itemsize: int,
+        max_kv_len: int,
+        multiprocessors: int,
+    ) -> "MmaLaunch":
+        """As `LatentLaunch.choose`; `width` is one that the kernel takes."""
+        warps = _warps(width)
+        assert warps is not None
+        most = ROWS * (MOST_PRODUCTS // (width // FEATURES))
+        blocks = ceil_div(rows, most)
+        block = ceil_div(ceil_div(rows, blocks), ROWS) * ROWS
+        room = partial(_stages, block, width, itemsize, warps)
+        tokens = 32 if room(32) >= 2 else 16
+        stages = room(tokens)
+        splits = _splits(sequences, rows, blocks, width, max_kv_len, multiprocessors)
+        shared = _shared_bytes(block, width, itemsize, warps, tokens, stages)
+        return cls(splits, warps, block, tokens, stages, width, shared)
+
+    def blocks(self, rows: int) -> int:
+        return ceil_div(rows, self.rows)
+
+
+def has_mma_launch(width: int, itemsize: int) -> bool:
+    """Whether the kernel in CUDA C++ takes states of this width."""
+    warps = _warps(width)
+    if warps is None or width // FEATURES > MOST_PRODUCTS:
+        return False
+    return _stages(ROWS, width, itemsize, warps, 16) >= 2
+
+
+def _warps(width: int) -> int | None:
+    """That share the features of a state evenly."""
+    return next((count for count in WARPS if width % (FEATURES * count) == 0), None)
+
+
+def _stages(rows: int, width: int, itemsize: int, warps: int, tokens: int) -> int:
+    """Tiles that fit into shared memory."""
+    count = MOST_STAGES
+    while count and _shared_bytes(rows, width, itemsize, warps, tokens, count) > SHARED_MEMORY:
+        count -= 1
+    return count
+
+
+def _shared_bytes(
+    rows: int, width: int, itemsize: int, warps: int, tokens: int, stages: int
+) -> int:
+    """As `cuda/latent_attention.cu` lays it out: tiles, scores of each warp, weights, a factor of
+    each row; barriers."""
+    tiles = stages * tokens * (width * itemsize + 16)
+    scores = warps * rows * (tokens + 4) * 4
+    weights = rows * (tokens + 8) * 2
+    return tiles + scores + weights + rows * 4 + 8 + stages * 8 + 8
+
+
+def _splits(
+    sequences: int,
+    rows: int,
+    blocks: int,
+    features: int,
+    max_kv_len: int,
+    multiprocessors: int,
+) -> int:
+    """A power of two. The rounds that all programs take, each as long as its share of a sequence,
+    should be few. More splits must gain a tenth, and what they leave is bounded."""
+    programs = sequences * blocks
+    best, shortest = 1, float(math.ceil(programs / multiprocessors))
+    splits = 2
+    while splits <= MOST_SPLITS and splits * LEAST_KEYS < 2 * max_kv_len:
+        length = math.ceil(programs * splits / multiprocessors) / splits
+        if length < 0.9 * shortest:
+            best, shortest = splits, length
+        splits *= 2
+    most = MOST_PARTIAL_BYTES // (4 * sequences * rows * features)
+    while best > 1 and best > most:
+        best //= 2
+    return best

@@ -1,0 +1,95 @@
+"""Cross-attention on an encoder's hidden states in CUDA C++, for Hopper GPUs and later.
+
+Triton gives a program's warps either rows or tokens of a product. Here they share the features: a
+tile is read from shared memory once for the scores and once for the sums, queries stay in
+registers, and rows, which are few, are the side of which the tensor cores take eight. See
+`cuda/latent_attention.cu`; torch compiles it (NVRTC) when a shape is first met.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from antiphon.kernels.formats import FLOAT8
+from antiphon.kernels.latent_launch import MmaLaunch, has_mma_launch
+from antiphon.kernels.paged_splits import Workspace
+
+CAPABILITY = (9, 0)
+SOURCES = ("ptx.cuh", "latent_attention.cu")
+HALF = (torch.float16, torch.bfloat16)
+
+
+def takes(
+    width: int, dtype: torch.dtype, kv_dtype: torch.dtype | None, device: torch.device
+) -> bool:
+    """Whether the kernel computes states of `kv_dtype` (by default `dtype`) here."""
+    return (
+        device.type == "cuda"
+        and torch.cuda.get_device_capability(device) >= CAPABILITY
+        and dtype in HALF
+        and kv_dtype in (None, dtype, FLOAT8)
+        and has_mma_launch(width, (kv_dtype or dtype).itemsize)
+        # torch's own way to NVRTC; it is not public.
+        and hasattr(torch.cuda, "_compile_kernel")
+    )
+
+
+def definitions(
+    launch: MmaLaunch, page_size: int, dtype: torch.dtype, state_dtype: torch.dtype
+) -> str:
+    """The head of the source: what the kernel is compiled for."""
+    values = {
+        "WARPS": launch.warps,
+        "WIDTH": launch.features,
+        "ROWS": launch.rows,
+        "TOKENS": launch.tokens,
+        "STAGES": launch.stages,
+        "PAGE": page_size,
+        "FLOAT8": int(state_dtype == FLOAT8),
+        "BF16": int(dtype == torch.bfloat16),
+    }
+    return "".join(f"#define {name} {value}\n" for name, value in values.items())
+
+
+@cache
+def _kernel(head: str, shared_bytes: int, device: int) -> Any:
+    """Compiled for the device `device`, which is the current one."""
+    folder = Path(__file__).parent / "cuda"
+    source = head + "".join((folder / name).read_text() for name in SOURCES)
+    kernel = torch.cuda._compile_kernel(source, "latent_attention")
+    kernel.set_shared_memory_config(shared_bytes)
+    return kernel
+
+
+def latent_attention(
+    q: torch.Tensor,
+    states: torch.Tensor,
+    cu_seqlens_q: torch.Tensor,
+    kv_lens: torch.Tensor,
+    page_table: torch.Tensor,
+    launch: MmaLaunch,
+    workspace: Workspace,
+    *,
+    max_query_len: int,
+    scale: float,
+) -> torch.Tensor:
+    """As the Triton kernel of this name; `workspace` is `launch.features` wide."""
+    num_tokens, heads, _ = q.shape
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    q_blocks = launch.blocks(max_query_len * heads)
+    head = definitions(launch, states.shape[1], q.dtype, states.dtype)
+    kernel = _kernel(head, launch.shared_bytes, torch.cuda.current_device())
+    kernel(
+        grid=(launch.splits, len(kv_lens) * q_blocks, 1),
+        block=(32 * launch.warps, 1, 1),
+        args=[
+            q, states, out, workspace.partial, workspace.lse, workspace.arrivals, cu_seqlens_q,
+            kv_lens, page_table, float(scale), q.stride(0), q.stride(1), states.stride(0),
+            states.stride(1), page_table.stride(0), num_tokens, heads, q_blocks, launch.splits,
+            launch.features,
+        ],
+        shared_mem=launch.shared_bytes,
+    )  # fmt: skip
+    return out
