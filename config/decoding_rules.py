@@ -4,6 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 LAST_ID = 2**31 - 1  # above every token id
+# Tokens behind one sequence that complete a stop string, and yet are likelier than those that are
+# to go on: no more of them are looked past in one step.
+ENDS_BY_TEXT = 32
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,15 @@ class BeamRules:
     early_stopping: bool | Literal["never"] = False
     patience: float = 1.0
 
-    def num_candidates(self, num_stop_ids: int) -> int:
-        """Tokens of each sequence that a step must name: any of them may be among the best."""
-        return self.size + 1 if self.by_whisper else self.size * max(2, 1 + num_stop_ids)
+    def num_candidates(self, num_stop_ids: int, by_text: bool) -> int:
+        """Tokens of each sequence that a step must name: any of them may be among the best.
+
+        by_text: whether stop strings end sequences as well. By the rule of openai/whisper, which
+        knows none, `size` sequences go on whatever ends, so that more tokens must be named.
+        """
+        if self.by_whisper:
+            return self.size + max(1, num_stop_ids) + (ENDS_BY_TEXT if by_text else 0)
+        return self.size * max(2, 1 + num_stop_ids)
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,10 @@ class HalfOptions:
 class EncoderOptions(HalfOptions):
     side = "encoder"
 
-    window: Literal["full", "auto"] = option(
+    window: Literal["full", "zeros", "auto"] = option(
         "full",
-        "auto: encode only as many positions of Whisper's window as a clip fills",
+        "what follows a clip in Whisper's window: full: silence, as in transformers; zeros: in its "
+        "features, as in openai/whisper; auto: only as many positions as the clip fills",
         prefixed=True,
     )
     max_encoder_batch_tokens: int = option(16_384, "tokens of one packed encoder forward")

@@ -42,7 +42,7 @@ class InputProcessor:
     def __init__(
         self,
         model: ModelConfig,
-        encoder_window: Literal["full", "auto"] = "full",
+        encoder_window: Literal["full", "zeros", "auto"] = "full",
         image_limits: ImageLimits = DEFAULT_LIMITS,
         has_words: bool = True,
     ) -> None:

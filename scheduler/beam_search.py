@@ -74,6 +74,7 @@ class BeamSearch(ABC):
         self.totals = np.zeros(1)  # the prompt alone
         self.finished: list[Hypothesis] = []
         self.num_tokens = 0
+        self._num_candidates = rules.num_candidates(len(stop_ids), text is not None)
 
     @staticmethod
     def of(
@@ -106,8 +107,7 @@ class BeamSearch(ABC):
         """The rule. Sets `totals` of the survivors."""
 
     def _rank(self, ids: np.ndarray, scores: np.ndarray) -> _Ranking:
-        per_row = self.rules.num_candidates(len(self._stop_ids))
-        ids, scores = ids[:, :per_row], scores[:, :per_row]
+        ids, scores = ids[:, : self._num_candidates], scores[:, : self._num_candidates]
         totals = self.totals[:, None] + scores.astype(np.float64)
         order = np.argsort(-totals.ravel(), kind="stable")
         order = order[totals.ravel()[order] > -np.inf]  # where all is barred, it may be NaN
@@ -144,8 +144,7 @@ class TransformersSearch(BeamSearch):
 
     def _select(self, ranking: _Ranking, make: MakeHypothesis) -> Survivors | None:
         size, num_tokens = self.rules.size, self.num_tokens
-        considered = self.rules.num_candidates(len(self._stop_ids))
-        ends = ranking.ends[:considered] | (num_tokens >= self.max_tokens)
+        ends = ranking.ends[: self._num_candidates] | (num_tokens >= self.max_tokens)
         self._keep(ranking, np.flatnonzero(ends[:size]), make)
         runs = np.flatnonzero(~ends)[:size]
         if not len(runs) or self._is_over(ranking.totals[runs[0]]):

@@ -110,7 +110,12 @@ def engine_options(
         raise ConfigurationError(
             f"compute_type='{compute_type}' is not one of {', '.join(COMPUTE_TYPES)}"
         )
-    options: dict[str, Any] = {"ray": False, "device": device, **COMPUTE_TYPES[compute_type]}
+    options: dict[str, Any] = {
+        "ray": False,
+        "device": device,
+        "encoder_window": "zeros",  # as theirs
+        **COMPUTE_TYPES[compute_type],
+    }
     if compute_type in ("default", "auto") and folder is not None and _has_eight_bits(folder):
         options["quantization"] = "int8"  # as the file is
     if cpu_threads:

@@ -63,10 +63,10 @@ def _timestamps(rules: TimestampRules | None, vocab_size: int) -> int:
     return 1 + (vocab_size if rules.max_initial is None else rules.max_initial)
 
 
-def _beam_candidates(rules: DecodingRules, vocab_size: int) -> int:
+def _beam_candidates(params: SamplingParams, rules: DecodingRules, vocab_size: int) -> int:
     if rules.beams is None:
         return 0
-    return min(rules.beams.num_candidates(len(rules.stop_ids)), vocab_size)
+    return min(rules.beams.num_candidates(len(rules.stop_ids), bool(params.stop)), vocab_size)
 
 
 # fmt: off
@@ -118,9 +118,7 @@ SETTINGS: dict[str, Setting] = {
         np.int64, 0, lambda params, _, words: min(params.logprobs or 0, words), "top_logprobs"
     ),
     # beams.py
-    "beam_candidates": Setting(
-        np.int64, 0, lambda _, rules, words: _beam_candidates(rules, words), "beams"
-    ),
+    "beam_candidates": Setting(np.int64, 0, _beam_candidates, "beams"),
     "beams_by_whisper": Setting(
         np.int64, 0, lambda _, rules, __: rules.beams is not None and rules.beams.by_whisper
     ),

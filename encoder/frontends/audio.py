@@ -35,6 +35,7 @@ class AudioBatch:
     samples: torch.Tensor  # [clips, samples] float32
     lengths: np.ndarray  # [clips] int, in tokens
     window_tokens: int
+    frames: torch.Tensor | None  # [clips, 1, 1], behind which features are 0; None: nowhere
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class AudioFrontend(Frontend[AudioBatch, WindowShape]):
         assert config.audio is not None
         self._encoder, self._target, self._audio = encoder, target, config.audio
         self._shortens = options.window == "auto"
+        self._ends_in_zeros = options.window == "zeros"
         self._log_mel = LogMel(config.audio).to(target.device)
         self._copies = CopiesAside(target.device)
 
@@ -71,27 +73,36 @@ class AudioFrontend(Frontend[AudioBatch, WindowShape]):
         lengths = self.lengths(inputs)
         if (lengths < self._audio.tokens).any():
             return self._short_windows(inputs, lengths)
-        return AudioBatch(self._windows(inputs, self._audio.window), lengths, self._audio.tokens)
+        return self._batch(inputs, self._audio.window, lengths, self._audio.tokens)
 
     def _short_windows(self, inputs: Sequence[np.ndarray], lengths: np.ndarray) -> AudioBatch:
         """Each clip attends to a window of its own length, not to all the silence of a full one."""
         tokens = min(int(lengths.max()) + MARGIN, self._audio.tokens)
-        samples = self._windows(inputs, 2 * (tokens + MARGIN) * self._audio.hop)
-        return AudioBatch(samples, lengths, tokens)
+        return self._batch(inputs, 2 * (tokens + MARGIN) * self._audio.hop, lengths, tokens)
 
-    def _windows(self, inputs: Sequence[np.ndarray], size: int) -> torch.Tensor:
-        """[clips, size] float32 samples on the device, padded with silence."""
+    def _batch(
+        self, inputs: Sequence[np.ndarray], size: int, lengths: np.ndarray, tokens: int
+    ) -> AudioBatch:
+        """`size`: samples of each window."""
         windows = self._copies.host(len(inputs), size)
         for row, clip in zip(windows.numpy(), inputs, strict=True):
             row[: len(clip)] = clip
             row[len(clip) :] = 0.0
-        return self._copies.to_device(windows)
+        samples = self._copies.to_device(windows)
+        if not self._ends_in_zeros:
+            return AudioBatch(samples, lengths, tokens, None)
+        frames = self._copies.host(len(inputs), 1, 1)
+        frames[:, 0, 0] = torch.tensor([len(clip) // self._audio.hop for clip in inputs])
+        return AudioBatch(samples, lengths, tokens, self._copies.to_device(frames))
 
     def layout(self, batch: AudioBatch) -> Layout:
         return Layout(self._encoder.lengths(batch.lengths))
 
     def embed(self, batch: AudioBatch, layout: Layout | None = None) -> torch.Tensor:
         features = self._log_mel(batch.samples)[..., : 2 * batch.window_tokens]
+        if batch.frames is not None:
+            behind = torch.arange(features.shape[-1], device=features.device) >= batch.frames
+            features = features.masked_fill(behind, 0.0)
         features = features.to(self._target.dtype)
         rows = kept_rows(batch.lengths, batch.window_tokens)
         if rows is None:
@@ -102,7 +113,8 @@ class AudioFrontend(Frontend[AudioBatch, WindowShape]):
     def graph_inputs(self, max_batch_tokens: int) -> "WindowGraphInputs":
         windows = max(1, max_batch_tokens // self._audio.tokens)
         samples = torch.zeros(windows, self._audio.window, device=self._target.device)
-        return WindowGraphInputs(self, self._encoder, self._audio, samples)
+        frames = torch.zeros_like(samples[:, :1, None]) if self._ends_in_zeros else None
+        return WindowGraphInputs(self, self._encoder, self._audio, samples, frames)
 
     def warm_up_batches(self) -> list[AudioBatch]:
         if self._target.device.type == "cuda":
@@ -110,7 +122,7 @@ class AudioFrontend(Frontend[AudioBatch, WindowShape]):
         # On a CPU, where a full window of a large model takes a second, a window as short as this.
         tokens = min(WARM_UP_TOKENS, self._audio.tokens)
         clip, lengths = np.zeros(2 * tokens * self._audio.hop, np.float32), np.array([tokens])
-        batches = [AudioBatch(self._windows([clip], len(clip)), lengths, tokens)]
+        batches = [self._batch([clip], len(clip), lengths, tokens)]
         if self._shortens:
             batches.append(self._short_windows([clip], lengths))
         return batches
@@ -123,10 +135,12 @@ class WindowGraphInputs(GraphInputs[AudioBatch, WindowShape]):
         encoder: EncoderModel,
         audio: AudioConfig,
         samples: torch.Tensor,
+        frames: torch.Tensor | None,
     ) -> None:
-        """`samples` [most windows, samples]: what the graphs read."""
+        """`samples` [most windows, samples] and `frames` [most windows, 1, 1], as those of
+        `AudioBatch`: what the graphs read."""
         self._frontend, self._encoder = frontend, encoder
-        self._audio, self._samples = audio, samples
+        self._audio, self._samples, self._frames = audio, samples, frames
         counts = range(len(samples), 0, -1)
         self.shapes = [WindowShape(count, count * audio.tokens) for count in counts]
 
@@ -145,11 +159,14 @@ class WindowGraphInputs(GraphInputs[AudioBatch, WindowShape]):
 
     def embed(self, shape: WindowShape) -> torch.Tensor:
         lengths = np.full(shape.windows, self._audio.tokens)
-        batch = AudioBatch(self._samples[: shape.windows], lengths, self._audio.tokens)
-        return self._frontend.embed(batch)
+        samples = self._samples[: shape.windows]
+        frames = None if self._frames is None else self._frames[: shape.windows]
+        return self._frontend.embed(AudioBatch(samples, lengths, self._audio.tokens, frames))
 
     def fill(self, shape: WindowShape, batch: AudioBatch) -> None:
         self._samples[: shape.windows].copy_(batch.samples)
+        if self._frames is not None and batch.frames is not None:
+            self._frames[: shape.windows].copy_(batch.frames)
 
 
 def kept_rows(lengths: np.ndarray, window_tokens: int) -> np.ndarray | None:

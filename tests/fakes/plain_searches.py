@@ -27,7 +27,7 @@ Running = list[tuple[Tokens, float]]  # with the sum of their log-probabilities,
 Ended = list[tuple[Tokens, float, float]]  # with their score as well
 
 
-def _longer(running: Running, follow: Follow, per_row: int) -> Running:
+def _longer(running: Running, follow: Follow, per_row: int | None = None) -> Running:
     longer = [
         ((*tokens, int(token)), total + score)
         for tokens, total in running
@@ -65,7 +65,7 @@ def _openai(
     finished: Running = []
     room = round(rules.size * rules.patience)
     for _ in range(max_tokens):
-        longer, running = _longer(running, follow, rules.size + 1), []
+        longer, running = _longer(running, follow), []
         ended: Running = []
         for one in longer:
             (ended if stops(one[0]) else running).append(one)

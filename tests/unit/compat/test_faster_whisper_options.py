@@ -26,7 +26,8 @@ def test_loading_options(folder: Path) -> None:
     def options(compute_type: str = "default", **others: object) -> dict[str, object]:
         return folders.engine_options(folder, "auto", 0, compute_type, 0, others)
 
-    assert options() == {"ray": False, "device": "auto", "quantization": "int8"}
+    always = {"ray": False, "device": "auto", "encoder_window": "zeros"}
+    assert options() == {**always, "quantization": "int8"}
     assert options("int8_float16")["dtype"] == "float16"
     assert "quantization" not in options("float32")
     assert options(flash_attention=True) == options()

@@ -35,7 +35,8 @@ def test_a_clip_keeps_two_seconds_of_silence_in_half_second_steps() -> None:
 @pytest.fixture(scope="module")
 def engines(whisper_folder: Path) -> dict[str, PlainEngine]:
     return {
-        window: PlainEngine(whisper_folder, encoder_window=window) for window in ("full", "auto")
+        window: PlainEngine(whisper_folder, encoder_window=window)
+        for window in ("full", "zeros", "auto")
     }
 
 
@@ -56,32 +57,47 @@ def test_a_clip_that_fills_the_window_is_encoded_as_ever(engines: dict[str, Plai
     )
 
 
+def spectrograms(engine: PlainEngine, *clips: np.ndarray) -> torch.Tensor:
+    """[clips, frames, mel bins] that the encoder reads."""
+    assert engine.encoder is not None
+    seen: list[torch.Tensor] = []
+    handle = engine.encoder.model.conv1.register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0])
+    )
+    engine.encoder.encode(list(clips))
+    handle.remove()
+    (heard,) = seen
+    return heard
+
+
 def test_a_short_window_hears_the_same_frames(engines: dict[str, PlainEngine]) -> None:
     """Spectrograms agree within the window; only attention to the silence behind it is left out."""
-    sound = clip(2.3)
-    heard = []
-    for name, encoder in ((name, engine.encoder) for name, engine in engines.items()):
-        seen: list[torch.Tensor] = []
-        handle = encoder.model.conv1.register_forward_pre_hook(
-            lambda module, inputs, into=seen: into.append(inputs[0])
-        )
-        encoder.encode([sound])
-        handle.remove()
-        heard.append(seen[0])
-        assert seen[0].shape[1] == (800 if name == "full" else 2 * (225 + 2))
-    torch.testing.assert_close(heard[1], heard[0][:, : heard[1].shape[1]])
+    full, short = (spectrograms(engines[name], clip(2.3)) for name in ("full", "auto"))
+    assert (full.shape[1], short.shape[1]) == (800, 2 * (225 + 2))
+    torch.testing.assert_close(short, full[:, : short.shape[1]])
+
+
+def test_zeros_follow_each_clip_of_a_batch(engines: dict[str, PlainEngine]) -> None:
+    """As openai/whisper's `pad_or_trim` fills its scaled spectrograms."""
+    clips = [clip(seconds, seed) for seed, seconds in enumerate((2.3, 8.0, 0.05, 0.0))]
+    zeros, full = (spectrograms(engines[name], *clips) for name in ("zeros", "full"))
+    for one, other, frames in zip(zeros, full, (230, 800, 5, 0), strict=True):
+        torch.testing.assert_close(one[:frames], other[:frames])
+        assert not one[frames:].any()
+    assert full[0, 230:].any()
 
 
 def test_the_processor_counts_as_the_encoder_does(whisper_folder: Path) -> None:
     model = ModelConfig.load(ModelOptions(str(whisper_folder)))
-    full, auto = (InputProcessor(model, window).clip(clip(2.3)) for window in ("full", "auto"))
-    assert (full.num_tokens, auto.num_tokens) == (400, 225)
-    assert full.key != auto.key, "hidden states of the one must not serve the other"
+    windows = ("full", "auto", "zeros")
+    full, auto, zeros = (InputProcessor(model, window).clip(clip(2.3)) for window in windows)
+    assert (full.num_tokens, auto.num_tokens, zeros.num_tokens) == (400, 225, 400)
+    assert len({full.key, auto.key, zeros.key}) == 3, "hidden states of one must not serve another"
 
 
 def test_an_unknown_window_is_refused() -> None:
     with pytest.raises(
-        ConfigurationError, match="encoder_window must be one of full, auto, not 'short'"
+        ConfigurationError, match="encoder_window must be one of full, zeros, auto, not 'short'"
     ):
         resolve("model", {"encoder_window": "short"})
 

@@ -16,7 +16,7 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.detokenizer import SlowDecoder, TextStream
 from antiphon.scheduler.request import Finished, Request
 
-STOPS = ("a", "bc", "cab")
+STOPS = ("a", "b", "d", "bc", "cab")
 
 
 def text_of(tokens: Sequence[int]) -> str:
@@ -63,7 +63,7 @@ class RandomBeams(RandomPlans):
     @rule(
         key=st.sampled_from("abc"), prompt=st.integers(1, 12), max_tokens=st.integers(1, 15),
         seed=st.integers(0, 5), size=st.integers(2, 4), by_whisper=st.booleans(),
-        priority=st.integers(0, 1), stop=st.lists(st.sampled_from(STOPS), max_size=2),
+        priority=st.integers(0, 1), stop=st.lists(st.sampled_from(STOPS), max_size=4),
     )  # fmt: skip
     def add_search(
         self, key: str, prompt: int, max_tokens: int, seed: int, size: int, by_whisper: bool,
