@@ -12,6 +12,7 @@ from antiphon.client.batch import Batch, BatchItem, Progress
 from antiphon.client.calls import (
     Call,
     Messages,
+    Prompt,
     chat_call,
     delta_of,
     models_call,
@@ -60,7 +61,7 @@ class AsyncClient:
         """A recording's text in English."""
         return await self._result(sound_call("translations", sound, self._with_model(options)))
 
-    async def generate(self, prompt: str, **options: Any) -> Completion:
+    async def generate(self, prompt: Prompt, **options: Any) -> Completion:
         """Text for a prompt."""
         return await self._result(text_call(prompt, self._with_model(options)))
 
@@ -78,7 +79,7 @@ class AsyncClient:
             async for text in texts:
                 yield text
 
-    async def stream(self, prompt: str, **options: Any) -> AsyncGenerator[str, None]:
+    async def stream(self, prompt: Prompt, **options: Any) -> AsyncGenerator[str, None]:
         """A prompt's text as it is made."""
         options = {**self._with_model(options), "stream": True}
         async with aclosing(self._texts(text_call(prompt, options))) as texts:
