@@ -3,9 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
-from typing import Any, Self, TypeVar
-
-import httpx
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from antiphon.client import policy as rules
 from antiphon.client.batch import Batch, BatchItem, Progress
@@ -25,6 +23,9 @@ from antiphon.client.policy import Policy
 from antiphon.client.results import Completion, Model, Transcript
 from antiphon.client.sound import Sound
 
+if TYPE_CHECKING:
+    import httpx
+
 Result = TypeVar("Result")
 
 
@@ -42,8 +43,10 @@ class AsyncClient:
         api_key: str | None = None,
         model: str | None = None,
         policy: Policy | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: "httpx.AsyncBaseTransport | None" = None,
     ) -> None:
+        import httpx  # as in `Policy.limits`
+
         self.model, self.policy = model, policy or Policy()
         self._http = httpx.AsyncClient(
             base_url=rules.base_of(server),
@@ -52,6 +55,7 @@ class AsyncClient:
             limits=httpx.Limits(max_connections=None),
             transport=transport,
         )
+        self._lost = httpx.TransportError
 
     async def transcribe(self, sound: Sound, **options: Any) -> Transcript:
         """A recording's text, with times."""
@@ -150,7 +154,7 @@ class AsyncClient:
                     return call.read(response.json())
                 error: ClientError = rules.failure(response)
                 retry_after = rules.retry_after(response)
-            except httpx.TransportError as lost:
+            except self._lost as lost:
                 error = rules.lost(lost)
             delay = self.policy.delay(attempt, error, retry_after)
             if delay is None:
@@ -175,7 +179,7 @@ class AsyncClient:
                     await reply.aread()
                     error: ClientError = rules.failure(reply)
                     retry_after = rules.retry_after(reply)
-            except httpx.TransportError as lost:
+            except self._lost as lost:
                 error = rules.lost(lost)
             delay = None if begun else self.policy.delay(attempt, error, retry_after)
             if delay is None:
