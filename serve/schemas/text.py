@@ -134,7 +134,7 @@ class CompletionBody(TextBody):
 def _prompt(given: Any) -> Prompt:
     if isinstance(given, BaseModel):
         return {name: _prompt(part) for name, part in given if part is not None}
-    return {"prompt_token_ids": given} if isinstance(given, list) else given  # type: ignore[no-any-return]
+    return {"prompt_token_ids": given} if isinstance(given, list) else given
 
 
 class InputAudio(BaseModel):
