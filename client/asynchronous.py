@@ -3,15 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
-from typing import Any, Self, TypeVar
-
-import httpx
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from antiphon.client import policy as rules
 from antiphon.client.batch import Batch, BatchItem, Progress
 from antiphon.client.calls import (
     Call,
     Messages,
+    Prompt,
     chat_call,
     delta_of,
     models_call,
@@ -23,6 +22,9 @@ from antiphon.client.event_lines import parsed
 from antiphon.client.policy import Policy
 from antiphon.client.results import Completion, Model, Transcript
 from antiphon.client.sound import Sound
+
+if TYPE_CHECKING:
+    import httpx
 
 Result = TypeVar("Result")
 
@@ -41,8 +43,10 @@ class AsyncClient:
         api_key: str | None = None,
         model: str | None = None,
         policy: Policy | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: "httpx.AsyncBaseTransport | None" = None,
     ) -> None:
+        import httpx  # as in `Policy.limits`
+
         self.model, self.policy = model, policy or Policy()
         self._http = httpx.AsyncClient(
             base_url=rules.base_of(server),
@@ -51,6 +55,7 @@ class AsyncClient:
             limits=httpx.Limits(max_connections=None),
             transport=transport,
         )
+        self._lost = httpx.TransportError
 
     async def transcribe(self, sound: Sound, **options: Any) -> Transcript:
         """A recording's text, with times."""
@@ -60,7 +65,7 @@ class AsyncClient:
         """A recording's text in English."""
         return await self._result(sound_call("translations", sound, self._with_model(options)))
 
-    async def generate(self, prompt: str, **options: Any) -> Completion:
+    async def generate(self, prompt: Prompt, **options: Any) -> Completion:
         """Text for a prompt."""
         return await self._result(text_call(prompt, self._with_model(options)))
 
@@ -78,7 +83,7 @@ class AsyncClient:
             async for text in texts:
                 yield text
 
-    async def stream(self, prompt: str, **options: Any) -> AsyncGenerator[str, None]:
+    async def stream(self, prompt: Prompt, **options: Any) -> AsyncGenerator[str, None]:
         """A prompt's text as it is made."""
         options = {**self._with_model(options), "stream": True}
         async with aclosing(self._texts(text_call(prompt, options))) as texts:
@@ -149,7 +154,7 @@ class AsyncClient:
                     return call.read(response.json())
                 error: ClientError = rules.failure(response)
                 retry_after = rules.retry_after(response)
-            except httpx.TransportError as lost:
+            except self._lost as lost:
                 error = rules.lost(lost)
             delay = self.policy.delay(attempt, error, retry_after)
             if delay is None:
@@ -174,7 +179,7 @@ class AsyncClient:
                     await reply.aread()
                     error: ClientError = rules.failure(reply)
                     retry_after = rules.retry_after(reply)
-            except httpx.TransportError as lost:
+            except self._lost as lost:
                 error = rules.lost(lost)
             delay = None if begun else self.policy.delay(attempt, error, retry_after)
             if delay is None:

@@ -8,6 +8,8 @@ from antiphon.client.results import Completion, Model, Transcript
 from antiphon.client.sound import Sound, content_of
 
 Result = TypeVar("Result")
+# A text, or {'encoder_prompt': ..., 'decoder_prompt': ...}.
+Prompt = str | Mapping[str, Any]
 Messages = str | list[dict[str, Any]]
 
 
@@ -51,7 +53,7 @@ def _text(value: Any) -> Any:
     return [str(item) for item in value] if isinstance(value, (list, tuple)) else str(value)
 
 
-def text_call(prompt: str, options: Mapping[str, Any]) -> Call[Completion]:
+def text_call(prompt: Prompt, options: Mapping[str, Any]) -> Call[Completion]:
     return Call("completions", Completion.of, json={"prompt": prompt, **_given(options)})
 
 

@@ -3,10 +3,12 @@
 import math
 import random
 from dataclasses import dataclass, field
-
-import httpx
+from typing import TYPE_CHECKING
 
 from antiphon.client.errors import ClientError, ConnectionFailed, ServerFailed, TooBusy, error_of
+
+if TYPE_CHECKING:
+    import httpx
 
 LONGEST_PAUSE = 60.0  # seconds
 
@@ -34,7 +36,9 @@ class Policy:
         check_count("retries", self.retries, 0)
 
     @property
-    def limits(self) -> httpx.Timeout:
+    def limits(self) -> "httpx.Timeout":
+        import httpx  # not above: it takes most of the time of an import
+
         return httpx.Timeout(self.timeout, connect=self.connect_timeout)
 
     def delay(self, attempt: int, error: ClientError, retry_after: float | None) -> float | None:
@@ -72,17 +76,17 @@ def headers(api_key: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
 
-def lost(error: httpx.TransportError) -> ConnectionFailed:
+def lost(error: "httpx.TransportError") -> ConnectionFailed:
     return ConnectionFailed(f"no answer: {type(error).__name__}: {error}")
 
 
-def failure(response: httpx.Response) -> ClientError:
+def failure(response: "httpx.Response") -> ClientError:
     """From an answer that is no success, and has been read."""
     request_id = response.headers.get("x-request-id")
     return error_of(response.status_code, response.content, request_id)
 
 
-def retry_after(response: httpx.Response) -> float | None:
+def retry_after(response: "httpx.Response") -> float | None:
     try:
         return max(0.0, float(response.headers["retry-after"]))
     except (KeyError, ValueError):

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 from antiphon.client.asynchronous import AsyncClient
 from antiphon.client.batch import BatchItem, Progress
-from antiphon.client.calls import Messages
+from antiphon.client.calls import Messages, Prompt
 from antiphon.client.results import Completion, Model, Transcript
 from antiphon.client.sound import Sound
 
@@ -33,7 +33,7 @@ class Client:
     def translate(self, sound: Sound, **options: Any) -> Transcript:
         return self._run(self._async.translate(sound, **options))
 
-    def generate(self, prompt: str, **options: Any) -> Completion:
+    def generate(self, prompt: Prompt, **options: Any) -> Completion:
         return self._run(self._async.generate(prompt, **options))
 
     def chat(self, messages: Messages, **options: Any) -> Completion:
@@ -45,7 +45,7 @@ class Client:
     def stream_transcription(self, sound: Sound, **options: Any) -> Iterator[str]:
         return self._iterate(self._async.stream_transcription(sound, **options))
 
-    def stream(self, prompt: str, **options: Any) -> Iterator[str]:
+    def stream(self, prompt: Prompt, **options: Any) -> Iterator[str]:
         return self._iterate(self._async.stream(prompt, **options))
 
     def stream_chat(self, messages: Messages, **options: Any) -> Iterator[str]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.config.errors import ConfigurationError, InputError, ManifestError, describe
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.prompt_ids import attends
 from antiphon.jobs.entries import decode
 from antiphon.jobs.line_set import LineSet
 from antiphon.jobs.manifest import Manifest
@@ -21,13 +23,23 @@ NEEDED = {
     None: ("text",),
 }
 OTHER_NAMES = {"audio_filepath": "audio", "path": "audio", "prompt": "text"}
+PLACEHOLDERS = ("image_token_id", "video_token_id")  # of pictures that must stand behind them
 WHOLE_FILES = ("audio", "image")
+
+
+def reads(model: ModelConfig) -> str | None:
+    """What one input of `model` is made of, as NEEDED names it: a picture in a prompt has a text
+    beside it."""
+    is_in_prompt = (
+        model.family.input == "image" and model.decoder_half is not None and not attends(model)
+    )
+    return "image_text" if is_in_prompt else model.family.input
 
 
 def read_lines(data: str, reads: str | None, limit: int) -> list[dict[str, Any]]:
     """The first `limit` inputs that `data` names: JSON lines as `antiphon batch` reads them, with
-    `image` for models that read pictures, or a folder of recordings or pictures. `reads`: what the
-    model's family reads.
+    `image` for models that read pictures, or a folder of recordings or pictures. `reads`: see the
+    function.
 
     Raises ConfigurationError where there is none, ManifestError for a line of the wrong form.
     """
@@ -124,8 +136,20 @@ class Samples:
     def _with_answer(self, inputs: dict[str, Any]) -> dict[str, Any]:
         import torch
 
+        never = [getattr(self.model.config, name, None) for name in PLACEHOLDERS]
+        suppressed = [id_ for id_ in never if id_ is not None]
+        limits: dict[str, Any] = {"suppress_tokens": suppressed} if suppressed else {}
         with torch.no_grad():
-            tokens = self.model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+            tokens = self.model.generate(
+                **inputs, **limits, max_new_tokens=MAX_NEW_TOKENS, do_sample=False
+            )
         if self.model.config.is_encoder_decoder:
             return {**inputs, "decoder_input_ids": tokens}
-        return {**inputs, "input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+        behind = tokens.shape[1] - inputs["input_ids"].shape[1]
+        kinds: dict[str, Any] = {  # of tokens; what is written is text
+            name: torch.nn.functional.pad(inputs[name], (0, behind))
+            for name in ("token_type_ids", "mm_token_type_ids")
+            if name in inputs
+        }
+        mask = torch.ones_like(tokens)
+        return {**inputs, **kinds, "input_ids": tokens, "attention_mask": mask}

@@ -10,7 +10,7 @@ from typing import Any
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.locate import WEIGHTS
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.jobs.calibration import Samples, read_lines
+from antiphon.jobs.calibration import Samples, read_lines, reads
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def quantize(model: ModelConfig, quantization: Quantization, output: Path) -> No
         raise ConfigurationError(f"{output} is not empty: give another folder")
     lines = None
     if quantization.calibration is not None:
-        lines = read_lines(quantization.calibration, model.family.input, quantization.samples)
+        lines = read_lines(quantization.calibration, reads(model), quantization.samples)
     oneshot = _oneshot()
     whole = _load(model)
     recipe = _recipe(quantization, whole, calibrated=lines is not None)
@@ -106,7 +106,7 @@ def _processor(model: ModelConfig) -> Any:
         "image": AutoImageProcessor,
         "image_text": AutoProcessor,
     }
-    return kinds.get(model.family.input or "text", AutoTokenizer).from_pretrained(model.path)
+    return kinds.get(reads(model) or "text", AutoTokenizer).from_pretrained(model.path)
 
 
 def _loader(samples: list[dict[str, Any]]) -> Any:

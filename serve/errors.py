@@ -23,7 +23,8 @@ from antiphon.config.errors import (
 
 logger = logging.getLogger(__name__)
 
-UNION_BRANCH = re.compile(r"str|int|float|bool|\w+\[.*\]")  # as pydantic names them in a place
+# How pydantic names a field's types in a place.
+UNION_BRANCH = re.compile(r"str|int|float|bool|\w+\[.*\]|[A-Z]\w*")
 CLIENT_LEFT = 499  # nginx's number; nobody reads it but the log
 TYPES = {
     401: "authentication_error",

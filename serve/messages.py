@@ -5,6 +5,7 @@ import binascii
 import io
 from typing import Any
 
+from antiphon.inputs.images.addresses import is_address
 from antiphon.inputs.prompts import Prompt
 from antiphon.serve.errors import ApiError, refused
 from antiphon.serve.schemas.text import ChatBody, Message, Part
@@ -15,7 +16,6 @@ NOT_TAKEN = {
     "file": "no model here reads files",
     "refusal": "no model here is told of refusals",
 }
-URLS = ("data:", "https://", "http://")  # of an image; the engine fetches from hosts it may
 
 
 def chat_prompt(model: ServedModel, body: ChatBody) -> Prompt:
@@ -87,14 +87,14 @@ def _part(model: ServedModel, part: Part, place: str) -> dict[str, Any]:
     if part.image_url is not None:
         if not model.takes_images:
             raise refused(place, f"{model.name} reads text and takes no images")
-        if not part.image_url.url.startswith(URLS):  # never a path: it would be this machine's
+        if not is_address(part.image_url.url):  # never a path: it would be this machine's
             raise refused(place, "send the image itself, as 'data:image/png;base64,...'")
         return {"type": "image_url", "image_url": {"url": part.image_url.url}}
     if part.video_url is not None:
         images = model.engine.inputs.images
         if images is None or images.videos is None:
             raise refused(place, f"{model.name} takes no videos")
-        if not part.video_url.url.startswith(URLS):
+        if not is_address(part.video_url.url):
             raise refused(place, "send the video itself, as 'data:video/mp4;base64,...'")
         return {"type": "video_url", "video_url": {"url": part.video_url.url}}
     if part.input_audio is not None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from antiphon.config.errors import AntiphonError
+from antiphon.serve.client_events import ClientGone, ClientSilent, NextMessage, Send, only, parsed
 from antiphon.serve.errors import ApiError, as_api_error
 from antiphon.serve.recordings import heard_in_pieces, token_usage
 from antiphon.serve.schemas.audio import TranscriptionBody
@@ -23,6 +24,7 @@ from antiphon.serve.schemas.realtime import (
     LOGPROBS,
     RATE,
     AudioFormat,
+    ServerVad,
     SessionSettings,
     TranscriptionSettings,
 )
@@ -30,20 +32,10 @@ from antiphon.serve.service import ServedModel, Service
 from antiphon.serve.sound_buffer import SoundBuffer
 from antiphon.serve.transcription_options import transcription_options
 from antiphon.serve.transcripts import logprobs_of
+from antiphon.serve.turn_detection import TurnDetection, new_voices
 from antiphon.serve.uploads import Upload
 
-Send = Callable[[str], Awaitable[None]]
-# Waits for so many seconds, and gives a frame's text or bytes. Raises ClientGone or ClientSilent.
-NextMessage = Callable[[float], Awaitable[str | bytes]]
 MAX_WAITING = 16  # committed items of a session that are not transcribed yet
-
-
-class ClientGone(Exception):
-    """Nobody is there to send to. Raised by `Send`."""
-
-
-class ClientSilent(Exception):
-    """It has sent nothing for a while. Raised by the messages of a session, which may go on."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +49,14 @@ class Item:
     options: dict[str, Any]
 
 
+def _item_id() -> str:
+    return f"item_{secrets.token_hex(10)}"
+
+
+def _milliseconds(sample: int) -> int:
+    return sample * 1000 // RATE
+
+
 class RealtimeSession:
     """`model`: for transcriptions whose settings name none; None: the only one that listens."""
 
@@ -67,6 +67,8 @@ class RealtimeSession:
         self._settings = TranscriptionSettings(model=service.audio_model(model).name)
         self._include: list[Any] = []
         self._buffer: SoundBuffer
+        self._detection: TurnDetection | None = None  # None: the client says where to cut
+        self._next_item = _item_id()
         self._items: asyncio.Queue[Item] = asyncio.Queue(MAX_WAITING)
         self._is_transcribing = False
         self._quiet_since = time.monotonic()  # the last message, or the end of a transcript
@@ -121,7 +123,7 @@ class RealtimeSession:
         """One event. What is wrong with it is told, and the session goes on."""
         event: Any = None
         try:
-            event = _parsed(message)
+            event = parsed(message)
             kind = event.pop("type", None)
             if not isinstance(kind, str) or (handler := self._handlers.get(kind)) is None:
                 known = ", ".join(self._handlers)
@@ -135,7 +137,7 @@ class RealtimeSession:
             await self._send("error", error={**detail, "event_id": event_id})
 
     async def _update(self, event: dict[str, Any]) -> None:
-        wanted = SessionSettings.model_validate(_only(event, "session")["session"])
+        wanted = SessionSettings.model_validate(only(event, "session")["session"])
         audio = wanted.audio.input if wanted.audio is not None else None
         settings = self._settings
         if audio is not None and audio.transcription is not None:
@@ -144,30 +146,57 @@ class RealtimeSession:
         include = self._include if wanted.include is None else wanted.include
         self._options(settings, include)  # refuses what the model can't do
         self._settings, self._include = settings, include
+        if audio is not None and "turn_detection" in audio.model_fields_set:
+            await self._detect_turns(audio.turn_detection)
         await self._send("session.updated", session=self._described())
+        if self._detection is not None:
+            await self._detection.listen()
+
+    async def _detect_turns(self, settings: ServerVad | None) -> None:
+        if settings is None:
+            self._detection = None
+        elif self._detection is not None:
+            self._detection.change(settings)
+        else:
+            run = self._service.audio_model(self._settings.model).engine.run_in_thread
+            voices, longest = await run(new_voices), self._service.limits.audio_seconds
+            self._detection = TurnDetection(settings, self._buffer, self, voices, run, longest)
 
     async def _append(self, event: dict[str, Any]) -> None:
-        audio = _only(event, "audio")["audio"]
+        audio = only(event, "audio")["audio"]
         try:
             samples = base64.b64decode(audio, validate=True)
         except (TypeError, ValueError, binascii.Error):
             raise ApiError(400, "'audio' must be base64 of samples", param="audio") from None
-        self._buffer.append(samples)
+        if self._detection is not None:
+            await self._detection.append(samples)
+        else:
+            self._buffer.append(samples)
 
     async def _clear(self, event: dict[str, Any]) -> None:
-        _only(event)
+        only(event)
         self._buffer.clear()
+        if self._detection is not None:
+            self._detection.begin_anew()
         await self._send("input_audio_buffer.cleared")
 
     async def _commit(self, event: dict[str, Any]) -> None:
-        _only(event)
+        only(event)
         if self._items.full():
             raise ApiError(
                 429, f"{MAX_WAITING} items wait to be transcribed", code="too_many_requests"
             )
+        await self._take_item(None)
+        if self._detection is not None:
+            self._detection.begin_anew()
+
+    async def _take_item(self, end: int | None) -> None:
+        """Makes an item of the buffer, or of what is before sample `end`. Waits for room among
+        those that are not transcribed yet."""
         model, options = self._options(self._settings, self._include)
-        file, size = self._buffer.take()
-        item = Item(f"item_{secrets.token_hex(10)}", file, size, model, options)
+        file, size = self._buffer.take(end)
+        item = Item(self._next_item, file, size, model, options)
+        self._next_item = _item_id()
         previous, self._last_item = self._last_item, item.id
         content = [{"type": "input_audio", "transcript": None}]
         described = {
@@ -181,8 +210,19 @@ class RealtimeSession:
             )
             for kind in ("conversation.item.added", "conversation.item.done"):
                 await self._send(kind, previous_item_id=previous, item=described)
-            self._items.put_nowait(item)  # which closes the file from here on
+            await self._items.put(item)  # which closes the file from here on
             scope.pop_all()
+
+    async def on_speech(self, start: int) -> None:
+        """The next item begins with sample `start` of all that came."""
+        place = {"audio_start_ms": _milliseconds(start), "item_id": self._next_item}
+        await self._send("input_audio_buffer.speech_started", **place)
+
+    async def on_pause(self, end: int) -> None:
+        """The next item ends before sample `end`."""
+        place = {"audio_end_ms": _milliseconds(end), "item_id": self._next_item}
+        await self._send("input_audio_buffer.speech_stopped", **place)
+        await self._take_item(end)
 
     def _options(
         self, settings: TranscriptionSettings, include: list[Any]
@@ -240,32 +280,9 @@ class RealtimeSession:
             "format": AudioFormat(type="audio/pcm").model_dump(),
             "transcription": self._settings.model_dump(exclude_none=True),
             "noise_reduction": None,
-            "turn_detection": None,
+            "turn_detection": self._detection and self._detection.settings.model_dump(),
         }
         return {
             "id": self.id, "object": "realtime.transcription_session", "type": "transcription",
             "audio": {"input": audio}, "include": [LOGPROBS] if self._include else None,
         }  # fmt: skip
-
-
-def _parsed(message: str | bytes) -> dict[str, Any]:
-    if isinstance(message, bytes):
-        raise ApiError(400, "events are JSON in text frames; sound is base64 in them, not binary")
-    try:
-        event = json.loads(message)
-    except ValueError as error:
-        raise ApiError(400, f"the event is no valid JSON: {error}") from None
-    if not isinstance(event, dict):
-        raise ApiError(400, "an event must be an object")
-    return event
-
-
-def _only(event: dict[str, Any], *names: str) -> dict[str, Any]:
-    """`event`, which has these fields and no others. Raises ApiError."""
-    for name in names:
-        if name not in event:
-            raise ApiError(400, f"'{name}' is missing", param=name)
-    for name in event:
-        if name not in (*names, "event_id"):
-            raise ApiError(400, f"there is no field '{name[:100]}'", param=name, code="unknown")
-    return event

@@ -23,6 +23,7 @@ BATCH = 2048  # frames, 65 s
 STEP, BINS = 128, 129  # samples between two spectra; frequencies of each
 STRIDES = (1, 2, 2, 1)  # of the convolutions over spectra
 HIDDEN = 128
+State = tuple[torch.Tensor, torch.Tensor] | None
 WEIGHTS = {
     "spectra.weight": "_model.stft.forward_basis_buffer",
     **{
@@ -55,22 +56,26 @@ class VoiceModel(nn.Module):
         self.load_state_dict({own: weights[theirs] for own, theirs in WEIGHTS.items()})
         self.eval()
 
-    @torch.inference_mode()
     def probabilities(self, samples: np.ndarray) -> np.ndarray:
         """Of speech in each frame of `samples` [n]: [frames]. The last frame is filled with
         silence."""
-        if not len(samples):
-            return np.zeros(0, np.float32)
         frames = -(-len(samples) // FRAME)
         padded = np.zeros(CONTEXT + frames * FRAME, np.float32)
         padded[CONTEXT : CONTEXT + len(samples)] = samples
-        windows = torch.from_numpy(padded).unfold(0, CONTEXT + FRAME, FRAME)
-        state: tuple[torch.Tensor, torch.Tensor] | None = None
+        return self.judged(padded, None)[0]
+
+    @torch.inference_mode()
+    def judged(self, sound: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        """Of `sound` [CONTEXT + frames * FRAME], float32, the probabilities [frames], and the state
+        of the LSTM behind it. `state`: of the LSTM before it; None: nothing was before."""
+        if len(sound) < CONTEXT + FRAME:
+            return np.zeros(0, np.float32), state
+        windows = torch.from_numpy(sound).unfold(0, CONTEXT + FRAME, FRAME)
         parts = []
         for batch in windows.split(BATCH):
             hidden, state = self.lstm(self._features(batch)[None], state)
             parts.append(self.last(hidden.relu().transpose(1, 2)).sigmoid()[0, 0].numpy())
-        return np.concatenate(parts)
+        return np.concatenate(parts), state
 
     def _features(self, windows: torch.Tensor) -> torch.Tensor:
         """[frames, CONTEXT + FRAME] samples to [frames, 128]."""
@@ -81,13 +86,30 @@ class VoiceModel(nn.Module):
         return hidden.squeeze(-1)
 
 
+class VoiceStream:
+    """One stream's sound, which comes in pieces: their probabilities are those of the whole."""
+
+    def __init__(self, model: VoiceModel) -> None:
+        self._model = model
+        self._sound = np.zeros(CONTEXT, np.float32)  # the context of the next frame, and its begin
+        self._state: State = None
+
+    def feed(self, samples: np.ndarray) -> np.ndarray:
+        """Probabilities of speech in the frames that are whole now: [frames]."""
+        sound = np.concatenate([self._sound, samples], dtype=np.float32)
+        whole = (len(sound) - CONTEXT) // FRAME * FRAME
+        self._sound = sound[whole:].copy()
+        probabilities, self._state = self._model.judged(sound[: CONTEXT + whole], self._state)
+        return probabilities
+
+
 @cache
 def load_voice_model() -> VoiceModel:
     """Raises ConfigurationError where silero-vad is not installed."""
     package = importlib.util.find_spec("silero_vad")
     if package is None or not package.submodule_search_locations:
         raise ConfigurationError(
-            "vad_filter needs silero-vad, which is not installed: pip install silero-vad"
+            "finding speech needs silero-vad, which is not installed: pip install silero-vad"
         )
     file = Path(package.submodule_search_locations[0]) / "data" / "silero_vad.jit"
     with warnings.catch_warnings():  # of torch, that TorchScript is old: the file is what there is

@@ -1,7 +1,5 @@
 """Images in the forms that callers have them, and the one adapter to 8-bit colors."""
 
-import base64
-import binascii
 import io
 import os
 from collections.abc import Mapping
@@ -12,9 +10,9 @@ import numpy as np
 
 from antiphon.config.errors import ImageError
 from antiphon.inputs.foreign_errors import foreign_errors_as
+from antiphon.inputs.images.addresses import content_of
 from antiphon.inputs.images.arrays import read_array
 from antiphon.inputs.images.limits import MAX_FILE_BYTES, MAX_PIXELS, NOTHING_FETCHED, Fetching
-from antiphon.inputs.images.remote import fetch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,26 +61,9 @@ def _read(source: ImageInput, fetching: Fetching) -> "Image":
 
 
 def _read_text(text: str, fetching: Fetching) -> "Image":
-    if text.startswith("data:"):
-        return _read_bytes(_decoded(text), "the data URI")
-    if "://" in text[:16]:
-        if text.startswith("file://"):
-            raise ImageError("file:// addresses are not read: give the path")
-        return _read_bytes(fetch(text, fetching), "the file behind the address")
+    if (found := content_of(text, fetching, "image/png", ImageError)) is not None:
+        return _read_bytes(*found)
     return _read_path(Path(text).expanduser())
-
-
-def _decoded(uri: str) -> bytes:
-    """What a data URI holds."""
-    head, comma, content = uri.partition(",")
-    if not comma or not head.endswith(";base64"):
-        raise ImageError(
-            f"a data URI of an image is 'data:image/png;base64,...', not {head[:60]!r}"
-        )
-    try:
-        return base64.b64decode(content, validate=True)
-    except binascii.Error as error:
-        raise ImageError(f"the data URI is no base64: {error}") from None
 
 
 def _read_mapping(source: Mapping[Any, Any], fetching: Fetching) -> "Image":

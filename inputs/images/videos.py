@@ -1,7 +1,5 @@
 """Videos in the forms that callers have them, and the frames of them that a model reads."""
 
-import base64
-import binascii
 import io
 import math
 import os
@@ -14,9 +12,9 @@ import numpy as np
 
 from antiphon.config.errors import ImageError, VideoError
 from antiphon.inputs.foreign_errors import foreign_errors_as
+from antiphon.inputs.images.addresses import content_of
 from antiphon.inputs.images.forms import read_image
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
-from antiphon.inputs.images.remote import fetch
 from antiphon.inputs.media_files import open_media
 
 # Frames as an array [frames, height, width, 3] or a list of images, alone or with their rate as
@@ -101,22 +99,9 @@ def _read(source: VideoInput, sampling: FrameSampling, fetching: Fetching) -> Vi
 
 
 def _read_text(text: str, sampling: FrameSampling, fetching: Fetching) -> Video:
-    if text.startswith("data:"):
-        head, _, content = text.partition(",")
-        if not head.endswith(";base64"):
-            raise VideoError(
-                f"a data URI of a video is 'data:video/mp4;base64,...', not {head[:60]!r}"
-            )
-        try:
-            file = base64.b64decode(content, validate=True)
-        except binascii.Error as error:
-            raise VideoError(f"the data URI is no base64: {error}") from None
-        return _decoded(io.BytesIO(file), "the data URI", sampling)
-    if "://" in text[:16]:
-        if text.startswith("file://"):
-            raise VideoError("file:// addresses are not read: give the path")
-        file = fetch(text, fetching)
-        return _decoded(io.BytesIO(file), "the file behind the address", sampling)
+    if (found := content_of(text, fetching, "video/mp4", VideoError)) is not None:
+        file, name = found
+        return _decoded(io.BytesIO(file), name, sampling)
     path = Path(text).expanduser()
     return _decoded(str(path), text[:200], sampling)
 

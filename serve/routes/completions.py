@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1", responses=ERRORS)
 async def complete(
     body: CompletionBody, service: Annotated[Service, Depends(service_of)]
 ) -> Response:
-    """Text for each prompt. For a model with an encoder, the prompt is the encoder's text."""
+    """Text for each prompt. For a model with an encoder, a single prompt is the encoder's text."""
     model = service.text_model(body.model)
     params = body.sampling(logprobs=body.logprobs)
     prompts = body.prompts()
@@ -38,9 +38,8 @@ async def complete(
             param="prompt",
         )
     check_streaming(body, len(prompts))
-    given: list[Prompt] = [p if isinstance(p, str) else {"prompt_token_ids": p} for p in prompts]
     seconds = service.deadline(body.timeout)
-    ready, seconds = await checked(model, given, params, body, "prompt", seconds)
+    ready, seconds = await checked(model, prompts, params, body, "prompt", seconds)
     options = call_options(body, seconds)
     if body.stream:
         events = _events(model, ready[0], params, body, options)
@@ -97,7 +96,7 @@ def _whole(
             choices.append(
                 {
                     "index": len(choices),
-                    "text": _echo(model, prompt, body) + sample.text,
+                    "text": _echo(model, prompt, body, sample.token_ids) + sample.text,
                     "finish_reason": sample.finish_reason,
                     "logprobs": _logprobs(sample, body.logprobs),
                 }
@@ -106,13 +105,28 @@ def _whole(
     return {**_header(model), "choices": choices, "usage": usage(num_prompt_tokens, num_tokens)}
 
 
-def _echo(model: ServedModel, prompt: CheckedPrompt, body: CompletionBody) -> str:
-    """The prompt's text, where it is asked for."""
+def _echo(
+    model: ServedModel, prompt: CheckedPrompt, body: CompletionBody, token_ids: list[int]
+) -> str:
+    """The prompt's text, where it is asked for: the encoder's, then what the decoder began with and
+    what parts that from the first of `token_ids`."""
     if not body.echo:
         return ""
-    if isinstance(prompt.prompt, str):
-        return prompt.prompt
-    return model.engine.inputs.decode(list(prompt.prompt["prompt_token_ids"]))
+    given, decode = prompt.prompt, model.engine.inputs.decode
+    text = _text(model, given)
+    if isinstance(given, str) or given.get("decoder_prompt") is None:
+        return text
+    before, first = prompt.prepared.prompt_token_ids or [], token_ids[:1]
+    is_apart = decode([*before, *first]) == f"{decode(before)} {decode(first)}"
+    return f"{text} " if is_apart else text
+
+
+def _text(model: ServedModel, prompt: Prompt) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    if "encoder_prompt" in prompt:
+        return "".join(_text(model, part) for part in prompt.values())
+    return model.engine.inputs.decode(list(prompt["prompt_token_ids"]))
 
 
 def _logprobs(sample: CompletionOutput, wanted: int | None) -> dict[str, Any] | None:
@@ -140,15 +154,15 @@ async def _events(
     options: dict[str, Any],
 ) -> AsyncGenerator[dict[str, Any], None]:
     header, num_tokens = _header(model), 0
-    text = _echo(model, prompt, body)
+    text: str | None = None
     async with aclosing(model.engine.stream(prompt.prepared, params, **options)) as deltas:
         async for delta in deltas:
             num_tokens += len(delta.token_ids)
+            text = _echo(model, prompt, body, delta.token_ids) if text is None else ""
             choice = {
                 "index": 0, "text": text + delta.text, "finish_reason": delta.finish_reason,
                 "logprobs": None,
             }  # fmt: skip
-            text = ""
             yield {**header, "choices": [choice]}
     if body.stream_options is not None and body.stream_options.include_usage:
         yield {**header, "choices": [], "usage": usage(prompt.num_tokens, num_tokens)}

@@ -5,9 +5,10 @@ from contextlib import ExitStack, suppress
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
+from antiphon.serve.client_events import ClientGone, ClientSilent
 from antiphon.serve.errors import ApiError
 from antiphon.serve.handshake import deny
-from antiphon.serve.realtime import ClientGone, ClientSilent, RealtimeSession
+from antiphon.serve.realtime import RealtimeSession
 from antiphon.serve.service import Service
 
 router = APIRouter()

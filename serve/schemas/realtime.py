@@ -2,9 +2,13 @@
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
+from antiphon.inputs.audio.voice_activity import VoiceOptions
 from antiphon.serve.schemas.base import Body, Refusals
 
 RATE: Literal[24000] = 24_000  # Hz, of 16-bit mono samples; the only form
+NO_RESPONSES = "a transcription session makes no responses"
 LOGPROBS = "item.input_audio_transcription.logprobs"
 
 
@@ -24,13 +28,39 @@ class AudioFormat(Body):
     rate: Literal[24000] = RATE
 
 
+class ServerVad(Body):
+    """Turns are found, and committed, by the server. OpenAI's names and defaults."""
+
+    refusals: ClassVar[Refusals] = {
+        "create_response": ((False,), NO_RESPONSES),
+        "interrupt_response": ((False,), NO_RESPONSES),
+        "idle_timeout_ms": ((), NO_RESPONSES),
+        "eagerness": ((), "it is of semantic_vad"),
+    }
+    type: Literal["server_vad"]
+    threshold: float = Field(0.5, ge=0, le=1)
+    prefix_padding_ms: int = Field(300, ge=0, le=10_000)
+    silence_duration_ms: int = Field(500, ge=0, le=60_000)
+
+    @property
+    def voice(self) -> VoiceOptions:
+        return VoiceOptions(
+            threshold=self.threshold, min_silence_duration_ms=self.silence_duration_ms
+        )
+
+    @property
+    def prefix(self) -> int:
+        """Samples."""
+        return self.prefix_padding_ms * RATE // 1000
+
+
 class AudioInput(Body):
     refusals: ClassVar[Refusals] = {
         "noise_reduction": ((), "sound is taken as it is"),
-        "turn_detection": ((), "voice activity is not detected yet: commit the buffer yourself"),
     }
     format: AudioFormat | None = None
     transcription: TranscriptionSettings | None = None
+    turn_detection: ServerVad | None = None
 
 
 class SessionAudio(Body):

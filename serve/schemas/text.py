@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from antiphon.config.sampling import SamplingParams
+from antiphon.inputs.prompts import Prompt
 from antiphon.serve.errors import ApiError
 from antiphon.serve.schemas.base import Body, Refusals
 
@@ -103,6 +104,13 @@ def _biased(entry: tuple[str, float]) -> tuple[int, float]:
     return int(name), bias
 
 
+class PromptPair(Body):
+    """vLLM's form for a model with an encoder, whose decoder begins with a text as well."""
+
+    encoder_prompt: str | TokenIds
+    decoder_prompt: str | TokenIds | None = None
+
+
 class CompletionBody(TextBody):
     refusals: ClassVar[Refusals] = {
         **SHARED_REFUSALS,
@@ -111,17 +119,22 @@ class CompletionBody(TextBody):
         "guided_json": ((), FREE_TEXT),
         "prompt_logprobs": ((), "an encoder's text has no probabilities"),
     }
-    prompt: str | list[str] | TokenIds | list[TokenIds]
+    prompt: str | list[str] | TokenIds | list[TokenIds] | PromptPair | list[PromptPair]
     echo: bool | None = None
     logprobs: int | None = Field(None, ge=0, le=20)
 
-    def prompts(self) -> list[str | list[int]]:
+    def prompts(self) -> list[Prompt]:
+        """As the engine takes them."""
         prompt = self.prompt
-        if isinstance(prompt, str):
-            return [prompt]
-        if all(isinstance(item, int) for item in prompt) and prompt:
-            return [prompt]  # type: ignore[list-item]
-        return list(prompt)  # type: ignore[arg-type]
+        if isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int)):
+            return [_prompt(one) for one in prompt]
+        return [_prompt(prompt)]
+
+
+def _prompt(given: Any) -> Prompt:
+    if isinstance(given, BaseModel):
+        return {name: _prompt(part) for name, part in given if part is not None}
+    return {"prompt_token_ids": given} if isinstance(given, list) else given
 
 
 class InputAudio(BaseModel):

@@ -5,15 +5,22 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openai
 import pytest
 from http_server import Running, running_server
-from paths import RECORDINGS
+from realtime_client import (
+    CALL,
+    PREFIX,
+    TRANSCRIPTION,
+    WECKER,
+    samples,
+    send,
+    settings,
+    until,
+)
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -23,50 +30,11 @@ pytestmark = pytest.mark.filterwarnings(  # openai's own use of websockets
     "ignore:connect.. must be used as a context manager:DeprecationWarning"
 )
 
-RATE = 24_000
-PREFIX = "conversation.item.input_audio_transcription"
-TRANSCRIPTION = {"intent": "transcription"}
-
-
-@cache
-def samples(name: str) -> bytes:
-    """16-bit mono samples at 24 kHz."""
-    import av
-
-    resampler = av.AudioResampler("s16", "mono", RATE)
-    with av.open(str(RECORDINGS / name)) as container:
-        frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
-    frames += resampler.resample(None)
-    return b"".join(frame.to_ndarray().astype(np.int16).tobytes() for frame in frames)
-
-
-CALL, WECKER = "call.wav", "wecker.wav"
-
 
 @pytest.fixture(scope="module")
 def client(server: Running) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
         yield client
-
-
-def send(connection: Any, sound: bytes, size: int = 9999) -> None:
-    """In pieces, not all of whole samples."""
-    for begin in range(0, len(sound), size):
-        piece = base64.b64encode(sound[begin : begin + size]).decode()
-        connection.input_audio_buffer.append(audio=piece)
-
-
-def until(connection: Any, kind: str) -> list[Any]:
-    """The events up to the first of this kind."""
-    events = []
-    while not events or events[-1].type != kind:
-        events.append(connection.recv())
-    return events
-
-
-def settings(**transcription: Any) -> dict[str, Any]:
-    sound = {"format": {"type": "audio/pcm", "rate": RATE}, "turn_detection": None}
-    return {"type": "transcription", "audio": {"input": {**sound, "transcription": transcription}}}
 
 
 def test_a_session(client: openai.OpenAI) -> None:
@@ -136,8 +104,18 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
         ({"type": "session.update", "session": settings(prompt="<|en|>")}, "prompt", "special"),
         (
             {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {
-                "turn_detection": {"type": "server_vad"}}}}},
-            "turn_detection", "commit the buffer yourself",
+                "turn_detection": {"type": "semantic_vad"}}}}},
+            "audio.input.turn_detection.type", "server_vad",
+        ),
+        (
+            {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {
+                "turn_detection": {"type": "server_vad", "idle_timeout_ms": 6000}}}}},
+            "idle_timeout_ms", "no responses",
+        ),
+        (
+            {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {
+                "turn_detection": {"type": "server_vad", "threshold": 1.5}}}}},
+            "audio.input.turn_detection.threshold", "less than or equal to 1",
         ),
         (
             {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {

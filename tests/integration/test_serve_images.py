@@ -42,6 +42,8 @@ def test_a_picture_is_seen(client: openai.OpenAI) -> None:
         )
 
     first, again = ask(part(data_uri(picture(1))), TEXT), ask(part(data_uri(picture(1))), TEXT)
+    capitals = data_uri(picture(1)).replace("data:", "DATA:")
+    assert ask(part(capitals), TEXT).choices[0].message == first.choices[0].message
     other, none = ask(part(data_uri(picture(2))), TEXT), ask(TEXT)
     values = [
         [entry.logprob for entry in reply.choices[0].logprobs.content]

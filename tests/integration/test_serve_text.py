@@ -1,11 +1,15 @@
 """Text over HTTP, asked by OpenAI's own client."""
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import httpx
 import openai
 import pytest
 from http_server import Running
+
+from antiphon.client import Client
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,51 @@ def test_several_prompts_and_forms(client: openai.OpenAI) -> None:
     assert [choice.text for choice in reply.choices] == [
         "in words: 7seven", "in words: 8eight", "in words: 9nine",
     ]  # fmt: skip
+
+
+def test_what_the_decoder_begins_with(client: openai.OpenAI, server: Running) -> None:
+    engine = server.service.models["numbers"].engine
+    ids = engine.inputs.tokenizer
+    text, begin = "in words: 4711", "four thousand"
+    pairs: list[dict[str, Any]] = [
+        {"encoder_prompt": text, "decoder_prompt": begin},
+        {"encoder_prompt": text},
+        {
+            "encoder_prompt": ids(text).input_ids,
+            "decoder_prompt": ids(begin, add_special_tokens=False).input_ids,
+        },
+    ]
+    ask = partial(client.completions.create, model="numbers", seed=1)
+    replies = [ask(prompt=pair, echo=True) for pair in pairs]  # type: ignore[arg-type]
+    begun, whole, same = (reply.choices[0].text for reply in replies)
+    assert whole == f"{text}four thousand seven hundred eleven"
+    assert begun == same == whole
+    spent = [reply.usage.prompt_tokens for reply in replies]
+    assert spent[0] == spent[2] > spent[1]
+    reply = ask(prompt=pairs)  # type: ignore[arg-type]
+    assert [choice.text for choice in reply.choices][1] == whole.removeprefix(text)
+    chunks = list(ask(prompt=pairs[0], echo=True, stream=True))  # type: ignore[arg-type]
+    assert "".join(chunk.choices[0].text for chunk in chunks) == begun
+    with Client(server.url, model="numbers") as own:
+        assert own.generate(pairs[0]).text == "seven hundred eleven"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "param"),
+    [
+        ({"decoder_prompt": "four"}, "prompt.encoder_prompt"),
+        ({"encoder_prompt": {"prompt": "a"}}, "prompt.encoder_prompt"),
+        ({"encoder_prompt": "a", "image": 1}, "image"),
+        ({"encoder_prompt": [10**9]}, "prompt"),
+        ({"encoder_prompt": "a", "decoder_prompt": [10**9]}, "prompt"),
+        (7, "prompt"),
+    ],
+)
+def test_wrong_pairs(server: Running, prompt: object, param: str) -> None:
+    body = {"model": "numbers", "prompt": prompt}
+    answer = httpx.post(f"{server.url}/v1/completions", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
 
 
 def test_a_streamed_completion_is_the_whole_one(client: openai.OpenAI) -> None:

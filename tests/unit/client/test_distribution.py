@@ -44,7 +44,7 @@ def test_it_installs_and_works_alone(tmp_path: Path) -> None:
     done = subprocess.run([python, "-I", "-c", ASK], capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout)
     assert "no answer" in answer["error"]
-    assert answer["seconds"] < 0.5  # httpx included, of the processor's time
+    assert answer["seconds"] < 0.3  # of the processor's time; httpx comes with the first client
     installed = set(answer["installed"]) - {"pip", "setuptools"}
     assert installed <= OF_HTTPX | {"antiphon-client"}
     assert "antiphon-client" in installed

@@ -46,6 +46,7 @@ COLORS = np.asarray(drawn())
         lambda: memoryview(PNG),
         lambda: io.BytesIO(PNG),
         lambda: "data:image/png;base64," + base64.b64encode(PNG).decode(),
+        lambda: "Data:image/PNG;BASE64," + base64.b64encode(PNG).decode(),
         lambda: {"bytes": PNG, "path": None},
         lambda: COLORS,
         lambda: COLORS.tolist(),
@@ -172,7 +173,9 @@ def bomb() -> bytes:
         ("/no/such/file.png", "cannot be read"),
         ("a" * 5000, "cannot be read"),
         ("https://example.com/a.png", "addresses are not fetched"),
+        ("HTTPS://example.com/a.png", "addresses are not fetched"),
         ("file:///etc/passwd", "give the path"),
+        ("FILE:///etc/passwd", "give the path"),
         ("data:image/png;base64,???", "no base64"),
         ("data:image/png", "data:image/png;base64,"),
         ({"url": "x"}, "must hold 'bytes' or 'path'"),
@@ -187,7 +190,7 @@ def bomb() -> bytes:
         (None, "must be a PIL image"),
         ([[1, 2], [3]], "image of type list"),
     ],
-    ids=range(22),
+    ids=range(24),
 )
 def test_what_is_no_image_is_refused_with_numbers(source: Any, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):

@@ -65,6 +65,7 @@ def address() -> Iterator[str]:
 def test_what_is_within_the_limits(address: str) -> None:
     assert fetch(f"{address}/bytes/1000", HERE) == b"x" * 1000
     assert fetch(f"{address}/hop/2", HERE) == b"x" * 10
+    assert fetch(f"{address.replace('http', 'HTTP')}/bytes/10", HERE) == b"x" * 10
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ def test_limits_of_videos(monkeypatch: pytest.MonkeyPatch) -> None:
         ("/nowhere/film.mp4", "not readable"),
         ("data:video/mp4,abc", "data URI of a video is"),
         ("http://example.org/film.mp4", "allowed_media_domains"),
+        ("Http://example.org/film.mp4", "allowed_media_domains"),
+        ("DATA:video/mp4;Base64,?", "no base64"),
         (7, "not int"),
     ],
 )

@@ -5,11 +5,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
+from tiny_vlms import make_vlm
 
 from antiphon.config.errors import ConfigurationError, ManifestError
 from antiphon.config.options import ModelOptions
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.jobs.calibration import read_lines
+from antiphon.jobs.calibration import Samples, read_lines, reads
 from antiphon.jobs.quantizing import Quantization, _group_size, quantize
 
 
@@ -49,6 +51,34 @@ def test_lines_that_do_not_suit(tmp_path: Path) -> None:
         read_lines(manifest(tmp_path), "text", 9)
     with pytest.raises(ConfigurationError, match="cannot read the manifest"):
         read_lines(str(tmp_path / "absent.jsonl"), "text", 9)
+
+
+def test_what_an_input_is_made_of(t5_folder: Path, whisper_folder: Path, tmp_path: Path) -> None:
+    make_vlm("qwen2_vl", tmp_path)
+    made_of = {t5_folder: "text", whisper_folder: "audio", tmp_path: "image_text"}
+    for folder, expected in made_of.items():
+        assert reads(ModelConfig.load(ModelOptions(str(folder)))) == expected
+
+
+def test_a_picture_is_run_with_what_the_model_writes(tmp_path: Path) -> None:
+    """What is written has no pictures, and its kinds are those of text."""
+    model = make_vlm("qwen2_vl", tmp_path)
+    ids = torch.tensor([[3, 4, model.config.image_token_id, 5]])
+    inputs = {
+        "input_ids": ids,
+        "mm_token_type_ids": (ids == model.config.image_token_id).int(),
+        "pixel_values": torch.rand(4, 96),
+        "image_grid_thw": torch.tensor([[1, 2, 2]]),
+    }
+    samples = Samples([], model, None)
+    sample = samples._with_answer(inputs)
+    length = sample["input_ids"].shape[1]
+    assert length > ids.shape[1]
+    assert (sample["input_ids"] == model.config.image_token_id).sum() == 1
+    assert sample["mm_token_type_ids"].shape == sample["attention_mask"].shape == (1, length)
+    assert sample["mm_token_type_ids"].sum() == 1
+    with torch.no_grad():
+        assert model(**sample).logits.shape[:2] == (1, length)
 
 
 def test_group_sizes_divide_every_layer() -> None:

@@ -13,13 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.websockets import WebSocket
 
 from antiphon.serve.admission import Admission
+from antiphon.serve.client_events import ClientGone, ClientSilent
 from antiphon.serve.connection import ConnectionMiddleware
 from antiphon.serve.errors import ApiError
 from antiphon.serve.handshake import deny
 from antiphon.serve.keys import ApiKeys
 from antiphon.serve.metric_names import PREFIX
 from antiphon.serve.metrics import Metrics
-from antiphon.serve.realtime import ClientGone, ClientSilent, Item, RealtimeSession
+from antiphon.serve.realtime import Item, RealtimeSession
 from antiphon.serve.routes.realtime import realtime
 from antiphon.serve.settings import Limits
 from antiphon.serve.traces import Traces

@@ -1,0 +1,43 @@
+"""Texts that stand for a file of an image or a video: data URIs and addresses."""
+
+import base64
+import binascii
+
+from antiphon.config.errors import ImageError, VideoError
+from antiphon.inputs.images.limits import Fetching
+from antiphon.inputs.images.remote import fetch
+
+SCHEMES = ("data:", "https://", "http://")
+LONGEST_SCHEME = 16  # letters, "://" with them: what has it further behind is a path
+
+
+def is_address(text: str) -> bool:
+    """Whether it is of a scheme that is read, in letters of any case, and so never a path."""
+    return text[:LONGEST_SCHEME].lower().startswith(SCHEMES)
+
+
+def content_of(
+    text: str, fetching: Fetching, example: str, error: type[ImageError | VideoError]
+) -> tuple[bytes, str] | None:
+    """What is behind a data URI or an address, and what to call it; None for a path. `example`: the
+    type that a data URI has. Raises `error`, and ImageError for what can't be fetched."""
+    begin = text[:LONGEST_SCHEME].lower()
+    if begin.startswith("data:"):
+        return _decoded(text, example, error), "the data URI"
+    if begin.startswith("file://"):
+        raise error("file:// addresses are not read: give the path")
+    if "://" in begin:
+        return fetch(text, fetching), "the file behind the address"
+    return None
+
+
+def _decoded(uri: str, example: str, error: type[ImageError | VideoError]) -> bytes:
+    """What a data URI holds."""
+    head, comma, content = uri.partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        kind = "an image" if error is ImageError else "a video"
+        raise error(f"a data URI of {kind} is 'data:{example};base64,...', not {head[:60]!r}")
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error as wrong:
+        raise error(f"the data URI is no base64: {wrong}") from None
