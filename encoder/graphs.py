@@ -1,6 +1,7 @@
 """CUDA graphs of an encoder, one for each shape that its frontend pads batches to."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic
 
 import torch
@@ -10,6 +11,7 @@ from antiphon.attention.selection import uncapturable
 from antiphon.encoder.frontends.interface import B, Frontend, GraphInputs, S
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.encoder.stage import Stage
+from antiphon.families.halves import Half
 from antiphon.runtime.graphs import GraphSet, Work
 from antiphon.runtime.ranks import Ranks
 
@@ -27,20 +29,23 @@ class EncoderGraphs(Generic[B, S]):
         inputs: GraphInputs[B, S],
         model: EncoderModel,
         attention: FullAttention[object],
-        hidden: torch.Tensor,
+        half: Half,
         stage: Stage,
         ranks: Ranks,
     ) -> None:
-        """`hidden` [tokens of the largest shape, hidden size] is what the graphs write. Those of a
-        later stage read what the one before has written."""
-        self._inputs, self._hidden, self._stage = inputs, hidden, stage
-        self._entering = hidden if stage.is_first else torch.zeros_like(hidden)
+        """Captures them all. Those of a later stage read what the one before has written."""
+        self._inputs, self._stage = inputs, stage
+        largest, spec = inputs.shapes[0], attention.spec
+        zeros = partial(torch.zeros, dtype=spec.dtype, device=spec.device)
+        self._entering = zeros(0 if stage.is_first else largest.tokens, half.hidden_size)
+        width = half.output_size if stage.is_last else half.hidden_size
+        self._written = zeros(self._rows(largest), width)
 
         def embed(shape: S) -> torch.Tensor:
             return inputs.embed(shape) if stage.is_first else self._entering[: shape.tokens]
 
         def forward(shape: S) -> tuple[object, Work]:
-            batches, rows = inputs.attention_batches(shape), hidden[: shape.tokens]
+            batches, rows = inputs.attention_batches(shape), self._written[: self._rows(shape)]
             plans = {name: attention.plan(batch) for name, batch in batches.items()}
 
             def work() -> torch.Tensor:
@@ -48,7 +53,9 @@ class EncoderGraphs(Generic[B, S]):
 
             return plans, work
 
-        self._graphs = GraphSet("encoder", hidden.device, model, inputs.shapes, forward, ranks)
+        self._graphs = GraphSet(
+            "encoder", spec.device, model, inputs.shapes, forward, ranks, model.typical_layers
+        )
         self.report = self._graphs.report
 
     def choose(self, batch: B) -> S | NoGraph:
@@ -57,13 +64,19 @@ class EncoderGraphs(Generic[B, S]):
         return NoGraph(shape) if isinstance(shape, str) else shape
 
     def replay(self, shape: S, batch: B) -> torch.Tensor:
-        """Hidden states [tokens of the batch, hidden size], a copy of their own."""
+        """What the layers give for `batch`: a copy of its rows [rows, output size] behind the
+        last one; otherwise the stream itself [tokens of the shape, hidden size]."""
         self._inputs.fill(shape, batch)
         if not self._stage.is_first:
             self._stage.receive(self._entering[: shape.tokens])
         self._graphs.replay(shape)
-        self._stage.pass_on(self._hidden[: shape.tokens])
-        return self._hidden[: int(batch.lengths.sum())].clone()
+        written = self._written[: self._rows(shape)]
+        self._stage.pass_on(written)
+        return written[: self._inputs.rows_of(batch)].clone() if self._stage.is_last else written
+
+    def _rows(self, shape: S) -> int:
+        """That the graph of `shape` writes."""
+        return shape.rows if self._stage.is_last else shape.tokens
 
 
 @torch.inference_mode()
@@ -71,7 +84,7 @@ def capture_graphs(
     frontend: Frontend[B, S],
     model: EncoderModel,
     attention: FullAttention[object],
-    hidden_size: int,
+    half: Half,
     max_batch_tokens: int,
     stage: Stage,
     ranks: Ranks,
@@ -86,6 +99,4 @@ def capture_graphs(
     inputs = frontend.graph_inputs(max_batch_tokens)
     if isinstance(inputs, str):  # the same on every rank
         return NoGraph(inputs)
-    tokens = inputs.shapes[0].tokens
-    hidden = torch.zeros(tokens, hidden_size, dtype=spec.dtype, device=spec.device)
-    return EncoderGraphs(inputs, model, attention, hidden, stage, ranks)
+    return EncoderGraphs(inputs, model, attention, half, stage, ranks)

@@ -88,7 +88,7 @@ class EncoderRunner:
                 self.frontend,
                 self.model,
                 self.attention,
-                half.output_size,
+                half,
                 options.max_encoder_batch_tokens,
                 self._stage,
                 self.ranks,
@@ -183,7 +183,12 @@ class EncoderRunner:
         the stream [tokens, hidden]."""
         shape = self.choose_graph(batch)
         if not isinstance(shape, NoGraph) and isinstance(self.graphs, EncoderGraphs):
-            return self.graphs.replay(shape, batch)
+            written = self.graphs.replay(shape, batch)
+        else:
+            written = self._compute(batch)
+        return self.frontend.assembled(batch, written) if self._stage.is_last else written
+
+    def _compute(self, batch: EncoderBatch) -> torch.Tensor:
         layout = self.frontend.layout(batch)
         plans = {
             name: self.attention.plan(FullBatch.of(lengths, self.target.device))

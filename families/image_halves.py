@@ -95,6 +95,11 @@ class ImageHalf(Half):
     def smallest(self) -> ImageShape:
         """The smallest image that the encoder takes."""
 
+    @property
+    def usual_tile(self) -> ImageShape | None:
+        """The size that its processor gives to tiles, where it is one size."""
+        return None
+
     @abstractmethod
     def tokens(self, image: ImageShape) -> int:
         """How many tokens of this image attend to each other, or to some of each other.
@@ -105,6 +110,10 @@ class ImageHalf(Half):
     @abstractmethod
     def rows(self, image: ImageShape) -> int:
         """How many rows [`output_size`] come out. Raises as `tokens`."""
+
+    def rows_of_tile(self, image: ImageShape) -> int:
+        """How many rows [`output_size`] each of its tiles becomes, before they are assembled."""
+        return self.rows(image) // image.pixels[0]
 
     def checkpoint_names(self, path: str) -> tuple[str, ...]:
         if self.projector is not None and path.startswith("projector."):
@@ -193,6 +202,13 @@ class VitHalf(ImageHalf):
         sizes = (side, side) if self.any_size else self.image_size
         return ImageShape((1, self.channels, *sizes))
 
+    @property
+    def usual_tile(self) -> ImageShape | None:
+        merge = 1 if self.projector is None else self.projector.merge
+        if any(patches % merge for patches in self.trained_grid):
+            return None
+        return ImageShape((1, self.channels, *self.image_size))
+
     def grid(self, image: ImageShape) -> tuple[int, int]:
         """Rows and columns of patches of each tile. Raises ValueError as `tokens`."""
         _, channels, height, width = image.pixels
@@ -216,16 +232,20 @@ class VitHalf(ImageHalf):
         return image.pixels[0] * self.tile_tokens(image)
 
     def rows(self, image: ImageShape) -> int:
-        rows, columns = self.grid(image)
         if self.tiles is not None:
+            self.grid(image)
             return self.tiles.rows(image.pixels[0], image.size)
+        return image.pixels[0] * self.rows_of_tile(image)
+
+    def rows_of_tile(self, image: ImageShape) -> int:
+        rows, columns = self.grid(image)
         merge = 1 if self.projector is None else self.projector.merge
         if rows % merge or columns % merge:
             raise ValueError(
                 f"a grid of {rows} x {columns} patches can't be merged by {merge} x {merge}"
             )
         patches = (rows // merge) * (columns // merge)
-        return image.pixels[0] * (patches + (self.class_tokens if self.class_rows else 0))
+        return patches + (self.class_tokens if self.class_rows else 0)
 
     def check(self, model: str) -> None:
         super().check(model)
@@ -234,55 +254,3 @@ class VitHalf(ImageHalf):
                 f"{model}: images of {self.image_size[0]} x {self.image_size[1]} pixels are "
                 f"smaller than its patches of {self.patch_size}"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class QwenVisionHalf(ImageHalf):
-    """The vision encoders of Qwen2-VL (Wang et al. 2024) and Qwen2.5-VL (Bai et al. 2025): patches
-    over two frames, rotary positions by row and column, neighbouring patches merged at the end.
-
-    Their processor orders patches by the groups that are merged.
-    """
-
-    structure: ClassVar[str] = "qwen_vision"
-
-    projector: Projector
-    frames: int  # of a patch
-    rotary_theta: float
-    gated: bool  # a gated feed-forward layer (Qwen2.5)
-    window: int | None = None  # rows and columns of merged patches of a window; None: there is none
-    full_layers: tuple[int, ...] = ()  # numbers of the layers without windows, where others have
-
-    @property
-    def feed_forward_matrices(self) -> int:
-        return 3 if self.gated else 2
-
-    @property
-    def last_norm(self) -> str:
-        return "norm"
-
-    @property
-    def patch_features(self) -> int:
-        return self.channels * self.frames * self.patch_size**2
-
-    @property
-    def smallest(self) -> ImageShape:
-        merge = self.projector.merge
-        return ImageShape((1, merge, merge, self.patch_features))
-
-    def tokens(self, image: ImageShape) -> int:
-        frames, rows, columns, features = image.pixels
-        merge = self.projector.merge
-        if features != self.patch_features or rows % merge or columns % merge:
-            raise ValueError(
-                f"{rows} x {columns} patches of {features} numbers: this model takes patches of "
-                f"{self.patch_features}, and multiples of {merge} rows and columns"
-            )
-        return frames * rows * columns
-
-    def rows(self, image: ImageShape) -> int:
-        return self.tokens(image) // self.projector.merge**2
-
-    def windowed(self, layer: int) -> bool:
-        """Whether layer number `layer` attends within windows."""
-        return self.window is not None and layer not in self.full_layers

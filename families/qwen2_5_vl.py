@@ -2,8 +2,8 @@
 encoder."""
 
 from antiphon.families.family import Config
-from antiphon.families.image_halves import QwenVisionHalf
 from antiphon.families.qwen_vision import qwen2_5_vl
+from antiphon.families.qwen_vision_half import QwenVisionHalf
 from antiphon.families.vision_language import vision_language
 
 

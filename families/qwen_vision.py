@@ -3,7 +3,8 @@
 from typing import Any
 
 from antiphon.families.family import Config
-from antiphon.families.image_halves import Projector, QwenVisionHalf
+from antiphon.families.image_halves import Projector
+from antiphon.families.qwen_vision_half import QwenVisionHalf
 
 NORM_EPS = 1e-6
 MOST_ROWS = 16_384  # of the largest image or video that their processors make by default

@@ -56,6 +56,10 @@ class SwinHalf(ImageHalf):
         side = self.patch_size * self.window * 2 ** (len(self.stages) - 1)
         return ImageShape((1, self.channels, side, side))
 
+    @property
+    def usual_tile(self) -> ImageShape | None:
+        return ImageShape((1, self.channels, *self.image_size))
+
     def grids(self, image: ImageShape) -> list[Grid]:
         """Rows and columns of tokens in each stage. Raises ValueError as `tokens`."""
         _, channels, height, width = image.pixels

@@ -32,8 +32,15 @@ class GraphCapture:
     so that they may use the same memory. All `ranks` (see `Ranks.pausable`) capture the
     same shapes."""
 
-    def __init__(self, device: torch.device, model: nn.Module, ranks: Ranks | None = None) -> None:
-        self.device, self.model = device, model
+    def __init__(
+        self,
+        device: torch.device,
+        model: nn.Module,
+        ranks: Ranks | None = None,
+        typical_layers: int = TYPICAL_LAYERS,
+    ) -> None:
+        """`typical_layers`: see `only_typical_layers`."""
+        self.device, self.model, self.typical_layers = device, model, typical_layers
         self.ranks = ranks or Ranks.alone()
         self.stream = torch.cuda.Stream(device)
         self.count, self.seconds, self.compiled_in = 0, 0.0, 0.0
@@ -70,7 +77,7 @@ class GraphCapture:
         began = time.perf_counter()
         self.stream.wait_stream(torch.cuda.current_stream(self.device))  # it made what is read
         with (
-            only_typical_layers(self.model),
+            only_typical_layers(self.model, self.typical_layers),
             self.ranks.paused(),
             compiling_together(),
             torch.cuda.stream(self.stream),
@@ -109,13 +116,13 @@ class GraphCapture:
 
 
 @contextmanager
-def only_typical_layers(model: nn.Module) -> Iterator[None]:
-    """Inside, `model.layers` holds its first two layers only. These launch every
-    distinct kernel: the first layer's norm has no residual to add, the norms of later
-    layers do."""
+def only_typical_layers(model: nn.Module, count: int = TYPICAL_LAYERS) -> Iterator[None]:
+    """Inside, `model.layers` holds its first `count` layers only. Two launch every
+    distinct kernel of most models: the first layer's norm has no residual to add, the
+    norms of later layers do."""
     layers = model.layers
     assert isinstance(layers, nn.ModuleList)
-    model.layers = layers[:TYPICAL_LAYERS]
+    model.layers = layers[:count]
     try:
         yield
     finally:
@@ -134,9 +141,10 @@ class GraphSet(Generic[Shape, Metadata]):
         shapes: Sequence[Shape],
         prepare: Callable[[Shape], tuple[Metadata, Work]],
         ranks: Ranks | None = None,
+        typical_layers: int = TYPICAL_LAYERS,
     ) -> None:
         """Captures them all; see `GraphCapture`."""
-        capture = GraphCapture(device, model, ranks)
+        capture = GraphCapture(device, model, ranks, typical_layers)
         self._captured = capture.capture_all(shapes, prepare)
         self.report = capture.report
         logger.info("%s: %s", name, self.report)

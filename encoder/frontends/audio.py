@@ -5,7 +5,7 @@ Its graphs are captured for numbers of full windows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -45,9 +45,13 @@ class WindowShape:
     windows: int
     tokens: int  # of all of them
 
+    @property
+    def rows(self) -> int:
+        return self.tokens
+
 
 class AudioFrontend(Frontend[AudioBatch, WindowShape]):
-    graph_lengths: ClassVar[Literal["same", "any"]] = "same"
+    graph_lengths: Literal["same", "any"] = "same"
 
     def __init__(
         self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions

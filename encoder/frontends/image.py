@@ -2,54 +2,26 @@
 those and a text's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
-from math import prod
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from antiphon.config.options import EncoderOptions
 from antiphon.encoder.frontends.copies import CopiesAside
-from antiphon.encoder.frontends.interface import Frontend, GraphShape
+from antiphon.encoder.frontends.graph_sizes import MAX_GRAPH_TOKENS
+from antiphon.encoder.frontends.image_batch import ImageBatch, ImageTextBatch
+from antiphon.encoder.frontends.image_graphs import PatchGraphInputs, TileGraphInputs
+from antiphon.encoder.frontends.interface import Frontend, GraphInputs, GraphShape
 from antiphon.encoder.models.florence2 import Florence2Encoder
-from antiphon.encoder.models.interface import EncoderModel, ImageEncoder, Layout
+from antiphon.encoder.models.interface import EncoderModel, ImageEncoder, Layout, PatchEncoder
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.families.image_halves import ImageHalf, ImageShape
+from antiphon.families.image_halves import ImageHalf
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.runtime.device import Target
 
 
-@dataclass(frozen=True)
-class ImageBatch:
-    """Images packed one behind the other, on the device."""
-
-    lengths: np.ndarray  # [images] int, in tokens
-    shapes: tuple[ImageShape, ...]
-    values: torch.Tensor  # float32 [all numbers]
-
-    def groups(self) -> list[torch.Tensor]:
-        """Images next to each other whose sizes are equal but for the first one, as one array."""
-        groups, begin = [], 0
-        for sizes, shapes in groupby(self.shapes, lambda shape: shape.pixels[1:]):
-            first = sum(shape.pixels[0] for shape in shapes)
-            end = begin + first * prod(sizes)
-            groups.append(self.values[begin:end].view(first, *sizes))
-            begin = end
-        return groups
-
-
-@dataclass(frozen=True)
-class ImageTextBatch(ImageBatch):
-    """`texts`: ids [words] int64 of each image's text, on the host; `lengths` count them, too."""
-
-    texts: tuple[np.ndarray, ...] = field(default=())
-
-
 class ImageFrontend(Frontend[ImageBatch, GraphShape]):
-    graph_lengths: ClassVar[Literal["same", "any"]] = "same"
-
     def __init__(
         self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
     ) -> None:
@@ -57,6 +29,8 @@ class ImageFrontend(Frontend[ImageBatch, GraphShape]):
         assert isinstance(config.encoder, ImageHalf)
         self._encoder, self._half, self._target = encoder, config.encoder, target
         self._copies = CopiesAside(target.device)
+        is_packed = isinstance(encoder, PatchEncoder)
+        self.graph_lengths: Literal["same", "any"] = "any" if is_packed else "same"
 
     def lengths(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """Of the rows that come out of the encoder."""
@@ -87,8 +61,18 @@ class ImageFrontend(Frontend[ImageBatch, GraphShape]):
             [group.to(self._target.dtype) for group in batch.groups()], layout
         )
 
-    def graph_inputs(self, max_batch_tokens: int) -> str:
-        return "batches of images have none"
+    def assembled(self, batch: ImageBatch, rows: torch.Tensor) -> torch.Tensor:
+        return self._encoder.assembled(rows, batch.shapes)
+
+    def graph_inputs(self, max_batch_tokens: int) -> GraphInputs[ImageBatch, Any] | str:
+        half, tile = self._half, self._half.usual_tile
+        if isinstance(self._encoder, PatchEncoder):
+            return PatchGraphInputs(self._encoder, half, max_batch_tokens, self._target)
+        if tile is None:
+            return "batches of these images have no one shape"
+        if half.tokens(tile) > MAX_GRAPH_TOKENS:
+            return f"an image of {half.tokens(tile)} tokens takes longer than launching its kernels"
+        return TileGraphInputs(self._encoder, half, tile, max_batch_tokens, self._target)
 
     def warm_up_batches(self) -> list[ImageBatch]:
         """The smallest image that the encoder takes, alone and twice."""
@@ -126,6 +110,9 @@ class ImageTextFrontend(ImageFrontend):
         texts = tuple(Pixels.unpacked(array).text for array in inputs)
         lengths = images.lengths + [len(ids) for ids in texts]
         return ImageTextBatch(lengths, images.shapes, images.values, texts)
+
+    def graph_inputs(self, max_batch_tokens: int) -> str:
+        return "images with texts have none"
 
     def layout(self, batch: ImageBatch) -> Layout:
         assert isinstance(batch, ImageTextBatch)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,11 @@ class GraphShape(Protocol):
 
     @property
     def tokens(self) -> int:
-        """Rows of hidden states that the graph writes."""
+        """Embedded tokens that the layers read."""
+
+    @property
+    def rows(self) -> int:
+        """Hidden states that come out behind the last layer."""
 
 
 B = TypeVar("B", bound=EncoderBatch)
@@ -57,12 +61,16 @@ class GraphInputs(ABC, Generic[B, S]):
     def fill(self, shape: S, batch: B) -> None:
         """Queues the copies after which the graph of `shape` reads `batch`."""
 
+    def rows_of(self, batch: B) -> int:
+        """How many of the rows that a graph has written are those of `batch`; they come first."""
+        return int(batch.lengths.sum())
+
 
 class Frontend(ABC, Generic[B, S]):
     """Turns raw arrays of one kind of input into embedded tokens."""
 
     # Graphs are replayed for batches whose sequences have the lengths of the capture, or any.
-    graph_lengths: ClassVar[Literal["same", "any"]]
+    graph_lengths: Literal["same", "any"]
 
     @abstractmethod
     def lengths(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
@@ -82,6 +90,11 @@ class Frontend(ABC, Generic[B, S]):
     @abstractmethod
     def embed(self, batch: B, layout: Any) -> torch.Tensor:
         """Embedded tokens [sum of lengths, hidden] on the device. `layout`: of the batch."""
+
+    def assembled(self, batch: B, rows: torch.Tensor) -> torch.Tensor:
+        """What comes out for `batch`, of the `rows` [rows, output size] that its model or a graph
+        gives; a tensor of its own. Not captured."""
+        return rows
 
     @abstractmethod
     def graph_inputs(self, max_batch_tokens: int) -> GraphInputs[B, S] | str:

@@ -6,13 +6,14 @@ sequence: attention leaves its rows alone, and nothing reads them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
 from antiphon.attention.interface import FullBatch
 from antiphon.config.options import EncoderOptions
+from antiphon.encoder.frontends.graph_sizes import MAX_GRAPH_TOKENS, graph_sizes
 from antiphon.encoder.frontends.interface import Frontend, GraphInputs
 from antiphon.encoder.models.interface import EncoderModel, Layout, TextEncoder
 from antiphon.families.checkpoint import ModelConfig
@@ -20,8 +21,6 @@ from antiphon.runtime.device import Target, to_device, together_to_device
 
 WARM_UP_TOKENS = 16
 
-# Tokens of the largest graph: the device takes longer for more than the host needs to launch it.
-MAX_GRAPH_TOKENS = 8192
 # Padding up to here costs no time: launching a small model's kernels takes longer than they do.
 FREE_PADDING_TOKENS = 1024
 # Each sequence that a graph has room for costs a row of attention programs, even if it is empty.
@@ -43,9 +42,13 @@ class TextShape:
     tokens: int
     sequences: int  # at most
 
+    @property
+    def rows(self) -> int:
+        return self.tokens
+
 
 class TextFrontend(Frontend[TextBatch, TextShape]):
-    graph_lengths: ClassVar[Literal["same", "any"]] = "any"
+    graph_lengths: Literal["same", "any"] = "any"
 
     def __init__(
         self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
@@ -160,12 +163,9 @@ class TextGraphInputs(GraphInputs[TextBatch, TextShape]):
 
 def text_shapes(max_tokens: int) -> list[TextShape]:
     """Up to `max_tokens`, the smallest first. Padding adds an eighth of the tokens, or 32."""
-    sizes = [32]
-    while sizes[-1] < max_tokens:
-        sizes.append(sizes[-1] + max(32, sizes[-1] // 8 // 32 * 32))
     return [
-        TextShape(min(size, max_tokens), max(MIN_SEQUENCES, size // TOKENS_PER_SEQUENCE))
-        for size in sizes
+        TextShape(size, max(MIN_SEQUENCES, size // TOKENS_PER_SEQUENCE))
+        for size in graph_sizes(max_tokens, 32)
     ]
 
 

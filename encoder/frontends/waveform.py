@@ -3,7 +3,7 @@ them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class WaveformBatch:
 
 
 class WaveformFrontend(Frontend[WaveformBatch, GraphShape]):
-    graph_lengths: ClassVar[Literal["same", "any"]] = "same"
+    graph_lengths: Literal["same", "any"] = "same"
 
     def __init__(
         self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions

@@ -16,6 +16,7 @@ from antiphon.families.image_halves import ImageShape
 from antiphon.layers.norms import Norm
 from antiphon.layers.residual import Residual
 from antiphon.layers.rotary import Rotation
+from antiphon.runtime.graphs import TYPICAL_LAYERS
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,26 @@ class RotatedLayout(Layout):
     rotation: Rotation
 
 
+class PatchLayout(Layout):
+    """Of a `PatchEncoder`."""
+
+    @property
+    @abstractmethod
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All that it has on the device: their sizes follow from the number of tokens alone."""
+
+
 class EncoderModel(nn.Module):
     """Layers over embedded tokens; how tokens are embedded depends on the kind of input."""
 
     # By name, which its layers know: each of them attends within the sequences of one set.
     length_sets: Mapping[str, LengthSet] = MappingProxyType({FULL: WholeInputs()})
     layers: nn.ModuleList
+
+    @property
+    def typical_layers(self) -> int:
+        """So many of its first layers launch every kernel; `forward` can do with these."""
+        return TYPICAL_LAYERS
 
     @abstractmethod
     def forward(
@@ -112,3 +127,26 @@ class ImageEncoder(EncoderModel):
     @abstractmethod
     def embed(self, pixels: Sequence[torch.Tensor], layout: Any) -> torch.Tensor:
         """Images, those of equal sizes as one array -> packed [tokens, hidden]."""
+
+    def assembled(self, rows: torch.Tensor, images: Sequence[ImageShape]) -> torch.Tensor:
+        """What comes out, of the rows of all tiles of `images` that `forward` gives."""
+        return rows
+
+
+class PatchEncoder(ImageEncoder):
+    """Of images of any sizes, whose patches stand one behind the other."""
+
+    @abstractmethod
+    def layout(self, images: Sequence[ImageShape]) -> PatchLayout: ...
+
+    @abstractmethod
+    def sequences(self, images: Sequence[ImageShape]) -> dict[str, np.ndarray]:
+        """The lengths [sequences] int of each set of a batch of `images`."""
+
+    @abstractmethod
+    def longest(self, tokens: int) -> dict[str, int]:
+        """The longest sequence of each set that so many tokens can have."""
+
+    @abstractmethod
+    def filler(self, tokens: int) -> ImageShape:
+        """An image of exactly so many tokens, a multiple of those that become one row."""

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import FullAttention, M
-from antiphon.encoder.models.interface import ImageEncoder, Layout
+from antiphon.encoder.models.interface import PatchEncoder, PatchLayout
 from antiphon.encoder.models.length_sets import FULL
 from antiphon.encoder.models.projector import Projector
-from antiphon.families.image_halves import ImageShape, QwenVisionHalf
+from antiphon.families.image_halves import ImageShape
+from antiphon.families.qwen_vision_half import QwenVisionHalf
 from antiphon.layers.activations import Activation
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LayerNorm, LinearInput, Norm, RMSNorm
@@ -33,13 +34,18 @@ KEPT_GRIDS = 256  # sizes of images whose order of tokens is kept
 
 
 @dataclass(frozen=True)
-class QwenLayout(Layout):
+class QwenLayout(PatchLayout):
     """`tokens` [tokens] int64: which of the processor's patches each token is. `rows` [rows] int64:
     which of the rows by windows comes out at each place. None: in the processor's order."""
 
     rotation: Rotation
     tokens: torch.Tensor | None
     rows: torch.Tensor | None
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        orders = [order for order in (self.tokens, self.rows) if order is not None]
+        return self.rotation.cos, self.rotation.sin, *orders
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ class EncoderLayer(nn.Module):
         return self.down.add_to(residual, activated)
 
 
-class QwenVisionEncoder(ImageEncoder):
+class QwenVisionEncoder(PatchEncoder):
     def __init__(self, half: QwenVisionHalf, part: Part) -> None:
         super().__init__()
         self.description, size = half, half.hidden_size
@@ -144,26 +150,43 @@ class QwenVisionEncoder(ImageEncoder):
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def layout(self, images: Sequence[ImageShape]) -> QwenLayout:
-        half = self.description
-        merge, device = half.projector.merge, self.frequencies.device
-        frames: list[FrameOrder] = []
-        for image in images:
-            count, rows, columns, _ = image.pixels
-            frames += [frame_order(rows, columns, merge, half.window)] * count
+        half, frames = self.description, self._frames(images)
+        merge = half.projector.merge
         y, x, *orders = together_to_device(
             [
                 np.concatenate([frame.row for frame in frames]),
                 np.concatenate([frame.column for frame in frames]),
                 *([] if half.window is None else _orders(frames, merge)),
             ],
-            device,
+            self.frequencies.device,
         )
         angles = torch.cat([place[:, None] * self.frequencies for place in (y, x)], 1)
+        rotation, (tokens, rows) = Rotation(angles.cos(), angles.sin()), orders or (None, None)
+        return QwenLayout(self.sequences(images), rotation, tokens, rows)
+
+    def _frames(self, images: Sequence[ImageShape]) -> list[FrameOrder]:
+        half, frames = self.description, []
+        for image in images:
+            count, rows, columns, _ = image.pixels
+            frames += [frame_order(rows, columns, half.projector.merge, half.window)] * count
+        return frames
+
+    def sequences(self, images: Sequence[ImageShape]) -> dict[str, np.ndarray]:
+        frames = self._frames(images)
         lengths = {FULL: np.array([len(frame.row) for frame in frames])}
-        if half.window is not None:
+        if self.description.window is not None:
             lengths[WINDOW] = np.concatenate([frame.windows for frame in frames])
-        tokens, back = orders or (None, None)
-        return QwenLayout(lengths, Rotation(angles.cos(), angles.sin()), tokens, back)
+        return lengths
+
+    def longest(self, tokens: int) -> dict[str, int]:
+        half, longest = self.description, {FULL: tokens}
+        if half.window is not None:
+            longest[WINDOW] = min(tokens, (half.window * half.projector.merge) ** 2)
+        return longest
+
+    def filler(self, tokens: int) -> ImageShape:
+        half, merge = self.description, self.description.projector.merge
+        return ImageShape((1, merge, tokens // merge, half.patch_features))
 
     def embed(self, pixels: Sequence[torch.Tensor], layout: QwenLayout) -> torch.Tensor:
         assert self.patches is not None

@@ -240,6 +240,11 @@ class SwinEncoder(ImageEncoder):
         if half.projector is not None:
             self.projector = Projector(half.projector, half.hidden_size)
 
+    @property
+    def typical_layers(self) -> int:
+        """All: each stage has a width of its own."""
+        return len(self.layers)
+
     def layout(self, images: Sequence[ImageShape]) -> SwinLayout:
         half, stages = self.description, []
         lengths: dict[str, np.ndarray] = {}

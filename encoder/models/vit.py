@@ -41,7 +41,6 @@ class Grids:
 @dataclass(frozen=True)
 class VitLayout(Layout):
     grids: tuple[Grids, ...]
-    images: tuple[ImageShape, ...]
 
 
 def make_norm(half: VitHalf) -> Norm:
@@ -189,6 +188,10 @@ class VisionTransformer(ImageEncoder):
                 self.mosaics = Mosaics(half.tiles, half.output_size)
         self.is_last = part.is_last
 
+    @property
+    def typical_layers(self) -> int:
+        return len(self.layers) if self.description.feature_layers else super().typical_layers
+
     def layout(self, images: Sequence[ImageShape]) -> VitLayout:
         lengths, grids = [], []
         for sizes, alike in groupby(images, lambda image: image.pixels[1:]):
@@ -196,7 +199,7 @@ class VisionTransformer(ImageEncoder):
             shape = ImageShape((tiles, *sizes))
             lengths.append(np.full(tiles, self.description.tile_tokens(shape)))
             grids.append(Grids(tiles, *self.description.grid(shape)))
-        return VitLayout({FULL: np.concatenate(lengths)}, tuple(grids), tuple(images))
+        return VitLayout({FULL: np.concatenate(lengths)}, tuple(grids))
 
     def embed(self, pixels: Sequence[torch.Tensor], layout: VitLayout) -> torch.Tensor:
         assert self.embeddings is not None
@@ -226,8 +229,13 @@ class VisionTransformer(ImageEncoder):
         if self.projector is None and self.description.class_rows:
             return hidden
         assert layout is not None
-        rows = torch.cat([self._rows(*group) for group in self._tiles(hidden, layout)])
-        return rows if self.mosaics is None else self.mosaics(rows, layout.images)
+        return torch.cat([self._rows(*group) for group in self._tiles(hidden, layout)])
+
+    def assembled(self, rows: torch.Tensor, images: Sequence[ImageShape]) -> torch.Tensor:
+        if self.mosaics is None:
+            return rows
+        assembled: torch.Tensor = self.mosaics(rows, images)
+        return assembled
 
     def _tiles(self, hidden: torch.Tensor, layout: VitLayout) -> list[tuple[torch.Tensor, Grids]]:
         """Tiles of equal sizes [tiles, tokens, hidden], with their grids."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from antiphon.config.errors import CheckpointError, PromptError, VideoError
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.families.image_halves import ImageHalf, ImageShape, QwenVisionHalf, VitHalf
+from antiphon.families.image_halves import ImageHalf, ImageShape, VitHalf
 from antiphon.families.mllama_half import MllamaVisionHalf
+from antiphon.families.qwen_vision_half import QwenVisionHalf
 from antiphon.inputs.images import internvl
 from antiphon.inputs.images.forms import ImageInput
 from antiphon.inputs.images.frame_processor import FrameProcessor

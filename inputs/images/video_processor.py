@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from antiphon.config.errors import CheckpointError, VideoError, describe
-from antiphon.families.image_halves import ImageHalf, ImageShape, QwenVisionHalf
+from antiphon.families.image_halves import ImageHalf, ImageShape
+from antiphon.families.qwen_vision_half import QwenVisionHalf
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
 from antiphon.inputs.images.pixels import Pixels

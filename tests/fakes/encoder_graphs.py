@@ -4,14 +4,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rerun_capture import Rerun
+from torch.nn import functional as F
 
-from antiphon.attention.interface import FullAttention
+from antiphon.attention.interface import FullAttention, FullBatch
 from antiphon.config.options import resolve
 from antiphon.encoder import graphs
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.layers.positions import RelativeBias
 from antiphon.runtime import graphs as runtime_graphs
+
+
+class ReadsLengths(FullAttention[torch.Tensor]):
+    """As kernels that graphs hold for sequences of any lengths: reads them when it runs."""
+
+    name = "reads lengths"
+
+    def plan(self, batch: FullBatch) -> torch.Tensor:
+        return batch.cu_seqlens
+
+    def run(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        metadata: torch.Tensor,
+        bias: RelativeBias | None = None,
+    ) -> torch.Tensor:
+        owners = torch.searchsorted(metadata[1:], torch.arange(len(q)), right=True)
+        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+        mask = owners[:, None] == owners
+        return F.scaled_dot_product_attention(q, k, v, mask, scale=self.spec.scale).transpose(0, 1)
 
 
 def with_graphs(
@@ -28,7 +53,7 @@ def with_graphs(
         runner.frontend,
         runner.model,
         attention,
-        model.encoder.hidden_size,
+        model.encoder,
         max_batch_tokens,
         runner._stage,
         runner.ranks,

@@ -15,6 +15,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
     DeiTConfig,
     DeiTModel,
+    DonutSwinConfig,
+    DonutSwinModel,
     InternVLVisionConfig,
     InternVLVisionModel,
     PreTrainedModel,
@@ -22,6 +24,8 @@ from transformers import (
     SiglipModel,
     SiglipVisionConfig,
     SiglipVisionModel,
+    SwinConfig,
+    SwinModel,
     ViTConfig,
     ViTModel,
 )
@@ -150,3 +154,13 @@ QWEN: dict[str, Callable[[], PreTrainedModel]] = {
 def qwen_pixels(seed: int, frames: int, rows: int, columns: int) -> np.ndarray:
     """An image, or a video of several times two frames, of patches."""
     return pixels(seed, frames, rows, columns, PATCH_FEATURES)
+
+
+SWIN_SIZES = {
+    "image_size": [40, 56], "patch_size": 4, "embed_dim": 24, "depths": [2, 3], "num_heads": [3, 6],
+    "window_size": 3, "mlp_ratio": 2.0,
+}  # fmt: skip
+SWIN: dict[str, Callable[[], PreTrainedModel]] = {
+    "swin": lambda: SwinModel(SwinConfig(**SWIN_SIZES)),
+    "donut_swin": lambda: DonutSwinModel(DonutSwinConfig(**SWIN_SIZES, qkv_bias=False)),
+}

@@ -1,6 +1,5 @@
 """Swin's encoder gives what transformers gives: windows, shifted ones, and what lies between."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -8,14 +7,8 @@ import numpy as np
 import pytest
 import torch
 from ranked_encoder import ranked_encoder
-from tiny_vision import pixels, save, values
-from transformers import (
-    DonutSwinConfig,
-    DonutSwinModel,
-    PreTrainedModel,
-    SwinConfig,
-    SwinModel,
-)
+from tiny_vision import SWIN, SWIN_SIZES, pixels, save, values
+from transformers import PreTrainedModel, SwinConfig
 
 from antiphon.attention.interface import AttentionSpec
 from antiphon.attention.registry import BACKENDS
@@ -29,23 +22,15 @@ from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.swin_half import swin
 from antiphon.layers.shard import check_parallel
 
-SIZES = {
-    "image_size": [40, 56], "patch_size": 4, "embed_dim": 24, "depths": [2, 3], "num_heads": [3, 6],
-    "window_size": 3, "mlp_ratio": 2.0,
-}  # fmt: skip
-MODELS: dict[str, Callable[[], PreTrainedModel]] = {
-    "swin": lambda: SwinModel(SwinConfig(**SIZES)),
-    "donut_swin": lambda: DonutSwinModel(DonutSwinConfig(**SIZES, qkv_bias=False)),
-}
 # Windows that fit, that reach over an edge, one row of them, and odd rows to merge.
 SHAPES = [(40, 56), (24, 24), (37, 50), (24, 80), (40, 56), (52, 26)]
 Made = tuple[Path, PreTrainedModel]
 
 
-@pytest.fixture(scope="module", params=list(MODELS))
+@pytest.fixture(scope="module", params=list(SWIN))
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp(request.param)
-    return folder, save(MODELS[request.param](), folder)
+    return folder, save(SWIN[request.param](), folder)
 
 
 def runner_of(folder: Path, **options: object) -> EncoderRunner:
@@ -92,7 +77,7 @@ def test_several_ranks_give_the_same(made: Made, parallel: Parallel) -> None:
 
 
 def test_stages_of_a_pipeline_are_refused() -> None:
-    half = swin(SwinConfig(**SIZES).to_dict())
+    half = swin(SwinConfig(**SWIN_SIZES).to_dict())
     with pytest.raises(ConfigurationError, match="pipeline_parallel_size=2: layers of this encode"):
         check_parallel(half, Parallel(1, 2))
     check_parallel(half, Parallel(3))
@@ -128,7 +113,7 @@ def test_every_token_is_in_one_window(grid: tuple[int, int], is_shifted: bool) -
 
 
 def test_sizes_that_contradict_each_other() -> None:
-    config = SwinConfig(**SIZES).to_dict()
+    config = SwinConfig(**SWIN_SIZES).to_dict()
     with pytest.raises(CheckpointError, match=r"heads of its stages have \[8, 16\] features"):
         swin({**config, "num_heads": [3, 3]}).check("model")
     with pytest.raises(UnsupportedModelError, match="use_absolute_embeddings"):

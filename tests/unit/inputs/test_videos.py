@@ -17,8 +17,9 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from antiphon.config.errors import VideoError
 from antiphon.families import llava_onevision
-from antiphon.families.image_halves import QwenVisionHalf, VitHalf
+from antiphon.families.image_halves import VitHalf
 from antiphon.families.qwen_vision import qwen2_vl
+from antiphon.families.qwen_vision_half import QwenVisionHalf
 from antiphon.inputs.images.frame_processor import MOST_FRAMES, FrameProcessor
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.images.video_processor import VideoProcessor, settings_of, stated
