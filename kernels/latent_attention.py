@@ -42,10 +42,11 @@ def _latent_kernel(
     STATE_PAGE: tl.constexpr, STATE_TOKEN: tl.constexpr, TABLE_ROW: tl.constexpr,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr,
     PAGE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    TWICE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Program (split, sequence * q_blocks + block) takes one block of a sequence's rows: the heads
-    of the first query, then those of the next. `out` [tokens, HEADS, WIDTH] is contiguous."""
+    of the first query, then those of the next. `out` [tokens, HEADS, WIDTH] is contiguous. TWICE:
+    states are read for the scores and again for the sums, as a tile of them fits nowhere."""
     split = tl.program_id(0)
     sequence, block = tl.program_id(1) // q_blocks, tl.program_id(1) % q_blocks
     first_token = tl.load(cu_seqlens_q + sequence)
@@ -87,14 +88,10 @@ def _latent_kernel(
                 mask=is_query[:, None] & (dims < WIDTH)[None, :],
                 other=0.0,
             )
-            part = tl.load(
-                states + offsets[:, None] + dims[None, :],
-                mask=is_key[:, None] & (dims < WIDTH)[None, :],
-                other=0.0,
-            )
-            part = part.to(compute)
+            part = _states(states, offsets, is_key, dims, WIDTH, "").to(compute)
             scores = tl.dot(query.to(compute), tl.trans(part), scores, input_precision="ieee")
-            tile += (part,)  # type: ignore[assignment]
+            if not TWICE:
+                tile += (part,)  # type: ignore[assignment]
         scores = tl.where(is_key[None, :], scores * factor, MINUS_INF)
         top = tl.maximum(highest, tl.max(scores, 1))  # finite: a tile has a key
         weights = tl.exp2(scores - top[:, None])
@@ -106,7 +103,12 @@ def _latent_kernel(
         sums = ()
         for c in tl.static_range(CHUNKS):
             rest = shrunk[c] * shrink[:, None]
-            sums += (tl.dot(weights, tile[c], rest, input_precision="ieee"),)  # type: ignore[assignment]
+            if TWICE:
+                dims = c * CHUNK + chunk
+                part = _states(states, offsets, is_key, dims, WIDTH, ".ca").to(compute)
+            else:
+                part = tile[c]
+            sums += (tl.dot(weights, part, rest, input_precision="ieee"),)  # type: ignore[assignment]
 
     has_keys = total > 0.0  # a split may be empty
     total = tl.where(has_keys, total, 1.0)
@@ -134,6 +136,17 @@ def _latent_kernel(
                 partial, partial_lse, out_rows, tokens, heads, is_query, splits, num_tokens,
                 out.dtype.element_ty, HEADS, WIDTH, CHUNK, CHUNKS, BLOCK_M,
             )  # fmt: skip
+
+
+@triton.jit
+def _states(states, offsets, is_key, dims, WIDTH: tl.constexpr, CACHE: tl.constexpr):
+    """The features `dims` of a tile of tokens. Loads of different CACHE stay two loads."""
+    return tl.load(
+        states + offsets[:, None] + dims[None, :],
+        mask=is_key[:, None] & (dims < WIDTH)[None, :],
+        other=0.0,
+        cache_modifier=CACHE,
+    )
 
 
 @triton.jit
@@ -196,7 +209,8 @@ class LatentLaunch:
         chunks = math.ceil(width / chunk)
         tile_row = chunk * chunks * itemsize
         tokens = 32 if 2 * 32 * tile_row <= SHARED_BYTES else 16
-        stages = 2 if 2 * tokens * tile_row <= SHARED_BYTES else 1
+        fits = 2 * tokens * tile_row <= SHARED_BYTES
+        stages = 2 if fits and itemsize < torch.float32.itemsize else 1  # float32 is read TWICE
         programs = sequences * math.ceil(rows / block)
         splits = _splits(programs, max_kv_len, multiprocessors)
         most = MOST_PARTIAL_BYTES // (4 * sequences * rows * chunk * chunks)
@@ -251,6 +265,7 @@ def latent_attention(
         STATE_PAGE=states.stride(0), STATE_TOKEN=states.stride(1), TABLE_ROW=page_table.stride(0),
         HEADS=heads, WIDTH=width, CHUNK=launch.chunk, CHUNKS=launch.chunks, PAGE=states.shape[1],
         BLOCK_M=launch.rows, BLOCK_N=launch.tokens, SPLITS=launch.splits,
+        TWICE=q.dtype == torch.float32,  # the compiler stores tiles of it in two layouts
         **options, **overlapped(q.device),
     )  # fmt: skip
     return out

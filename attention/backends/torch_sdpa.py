@@ -190,7 +190,10 @@ def _attend_groups(
     """[tokens, heads, head_dim] for packed `q` of that shape; `k`, `v` packed or in pages."""
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     for group in groups:
-        padded_q = q[group.query_rows].transpose(1, 2)  # [sequences, heads, queries, head_dim]
+        rows = q[group.query_rows]  # [sequences, queries, heads, head_dim]
+        if spec.kind == "latent":  # all heads of a query see the one head of keys, as queries would
+            rows = rows.flatten(1, 2).unsqueeze(2)
+        padded_q = rows.transpose(1, 2)
         padded_k, padded_v = group.gather(k).to(q.dtype), group.gather(v).to(q.dtype)
         mask = group.mask if bias is None else group.additive_mask(bias, q.dtype)
         attended = _attend(padded_q, padded_k, padded_v, mask, spec)

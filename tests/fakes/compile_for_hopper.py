@@ -38,9 +38,10 @@ from antiphon.kernels.shared_rows import SHARED_BYTES, SharedRows
 HALF, FLOAT8 = (torch.float16, torch.bfloat16), torch.float8_e4m3fn
 WIDTH, HEADS, HEAD_DIM, PAGE_SIZE = 1280, 20, 64, 16
 ROWS = 2
+SHARED_MEMORY = 227 << 10  # of a block: a kernel that asks for more can't be launched
 # Queries, and heads that share their keys: compiled for one dtype, as only indices differ.
 GROUPED = {torch.bfloat16: ((1, 5), (3, 5))}
-LATENT = ((20, 1280), (32, 2048), (3, 80))  # heads, and width of states
+LATENT = ((20, 1280), (12, 768), (16, 1024), (32, 2048), (3, 80))  # heads, and width of states
 
 
 class HopperDriver:
@@ -85,7 +86,7 @@ def launches() -> Iterator[tuple[str, Any]]:
                         f"paged_attention {dtype} {page_type} {group} heads share keys",
                         partial(_attend_pages, dtype, page_type, causal, queries, group),
                     )
-        for heads, width in LATENT[: len(LATENT) if dtype == torch.bfloat16 else 1]:
+        for heads, width in LATENT[: 1 if dtype == torch.float16 else len(LATENT)]:
             name = f"latent_attention {dtype} {heads} heads, {width} features"
             yield name, partial(_attend_states, dtype, dtype, heads, width)
         for group in (1, 5) if dtype in GROUPED else (1,):
@@ -244,6 +245,8 @@ def main() -> None:
 
     def compile_only(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
         built = run(kernel, *args, grid=grid, warmup=True, **options)
+        if built.metadata.shared > SHARED_MEMORY:
+            raise MemoryError(f"{built.metadata.shared} bytes of shared memory")
         compiled.add((kernel.__name__, built.hash))
         return built
 

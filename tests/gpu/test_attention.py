@@ -3,9 +3,9 @@
 Every kind, dtype, head size and bias: python -m pytest -m gpu tests/gpu/test_attention.py
 """
 
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -229,7 +229,8 @@ def test_a_captured_graph_serves_other_lengths(
         out = backend.run(q, *pool, metadata)
     for lengths in ([900, 5, 8, 2048], [33, 2048, 1000, 256], [1500, 1500, 1500, 1500]):
         now = PagedBatch.of(queries, np.array(lengths), table, torch.device("cuda"))
-        now = replace(now, num_tokens=len(q), max_query_len=max(captured))  # as graphs pad them
+        padded = {"num_tokens": len(q), "max_query_len": max(captured)}  # as graphs pad them
+        now = msgspec.structs.replace(now, **padded)
         static.kv_lens_on_device.copy_(now.kv_lens_on_device)
         static.cu_seqlens_q.copy_(now.cu_seqlens_q)
         backend.replan(metadata, now)
