@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 # setuptools warns of folders that look like packages: here the root is the package, as intended.
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable
 
+# Whatever the shell says: without compiled modules every process compiles torch and transformers anew,
+# which takes as long as importing them, and a test run starts hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup demo test test-tiny test-slow lint clean
 
 setup: $(VENV)/.ready
@@ -26,11 +30,13 @@ $(VENV)/.ready: $(VENV)/.runtime
 demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
 
-# In two processes, or WORKERS of them; then the tests with Ray, which have processes of their own.
+# In two processes, or WORKERS of them, each with half of the tests, so that a module's fixtures are
+# made once; then the tests with Ray, which have processes of their own. The slowest are listed: one
+# of more than ten seconds is marked slow or made cheaper.
 FAST := not slow and not gpu and not multi_gpu
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) -m "$(FAST) and not ray"
-	$(BIN)/python -m pytest -m "$(FAST) and ray"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=20 -m "$(FAST) and not ray"
+	$(BIN)/python -m pytest --durations=20 -m "$(FAST) and ray"
 
 # One request through every part, in ten seconds.
 test-tiny: setup

@@ -29,6 +29,7 @@ MODULES_OF_EXAMPLES = (
     "antiphon.jobs.ray_data",
     "openai",
 )
+COMMANDS: Any = typer.main.get_command(app)
 NAMED = re.compile(r"`([\w/]+\.py) : ([\w.]+)`")
 
 
@@ -141,7 +142,7 @@ def test_commands_of_antiphon_have_the_flags_that_are_shown(page: Path) -> None:
     shown = re.findall(r"(?:^ {4}|\| |`)antiphon ([^`\n]+)", page.read_text(), re.M)
     for line in shown:
         words = line.split(" #")[0].split()
-        command: Any = typer.main.get_command(app)
+        command = COMMANDS
         while words and (inner := getattr(command, "commands", {}).get(words[0])) is not None:
             command, words = inner, words[1:]
         flags = {flag for parameter in command.params for flag in parameter.opts}

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from paths import ROOT
@@ -41,10 +42,16 @@ def tracked(pattern: str) -> list[Path]:
     return sorted(path for line in listed.splitlines() if (path := ROOT / line).exists())
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(path: Path) -> list[Import]:
     """Every import of a file, in order. A relative import is an AssertionError."""
     collector = _Imports(path)
-    collector.visit(ast.parse(path.read_text()))
+    collector.visit(_tree(path))
     return collector.imports
 
 
@@ -121,5 +128,5 @@ def functions(path: Path) -> list[tuple[str, int]]:
                 name += "."
             visit(child, name)
 
-    visit(ast.parse(path.read_text()), "")
+    visit(_tree(path), "")
     return pairs

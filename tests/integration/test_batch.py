@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import batches
+import forked_commands
 import pytest
+from forked_commands import ENGINES, MAIN
 from paths import RECORDINGS, T5, WHISPER
 
 COMMAND = [sys.executable, "-m", "antiphon", "batch"]
@@ -19,12 +21,11 @@ NUMBERS = 600
 def antiphon_batch(
     *arguments: str | Path, stdin: bytes = b""
 ) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments), "--no-ray"], capture_output=True, input=stdin, timeout=240
-    )
-    assert done.stdout == b""
-    assert b"Traceback" not in done.stderr
-    return subprocess.CompletedProcess(done.args, done.returncode, "", done.stderr.decode())
+    words = ("batch", *map(str, arguments), "--no-ray")
+    done = forked_commands.run(MAIN, *words, stdin=stdin, imported=ENGINES)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done
 
 
 @pytest.fixture(scope="module")

@@ -155,7 +155,12 @@ def check_first_requests(*arguments: object, **environment: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "quantization"), [(WHISPER, "none"), (WHISPER, "int8"), (T5, "none")]
+    ("folder", "quantization"),
+    [
+        pytest.param(WHISPER, "none", marks=pytest.mark.slow),
+        (WHISPER, "int8"),
+        (T5, "none"),
+    ],
 )
 def test_a_first_request_takes_no_longer_than_later_ones(folder: Path, quantization: str) -> None:
     check_first_requests(folder, "cpu", quantization)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked_commands import CHECKS, ENGINES, MAIN, run
 from paths import RECORDINGS
 
 from antiphon.cli.pairs import parse_pairs
@@ -17,10 +18,7 @@ NUMBERS = "in words: 42"
 
 
 def antiphon(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "antiphon", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=240
-    )
+    return run(MAIN, *arguments, imported=CHECKS)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +69,8 @@ def test_what_needs_no_engine_starts_none(t5_folder: Path) -> None:
 
 def test_prompts_are_answered_in_their_order(t5_folder: Path) -> None:
     numbers = {"in words: 777777": "seven hundred", "in words: 5": "five", "in words: 12": "twelve"}
-    done = antiphon("generate", *numbers, "-m", str(t5_folder), "--no-ray", "-q")
+    arguments = (*numbers, "-m", str(t5_folder), "--no-ray", "-q")
+    done = run(MAIN, "generate", *arguments, imported=ENGINES)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(map(str.startswith, done.stdout.splitlines(), numbers.values())), done.stdout
 
@@ -100,7 +99,7 @@ def test_what_settings_alone_decide_is_quick(
         "try:\n    main()\nfinally:\n"
         "    print(not {'torch', 'transformers', 'tokenizers'}.isdisjoint(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    done = run(code, imported=CHECKS)
     assert (done.returncode, done.stdout) == (2, "False\n")
     assert message in done.stderr
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from random_examples import examples
 
 from antiphon.actors.encoder_jobs import (
     ANSWERED_SECONDS,
@@ -171,7 +172,7 @@ frontends = st.sampled_from("fg")
 decoders = st.sampled_from(["decoder-0", "decoder-1"])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     st.lists(
         st.one_of(

@@ -2,9 +2,9 @@
 
 import copy
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from random_examples import examples
 
 from antiphon.actors.members import Kill, Limits, Start, State, Unusable
 from antiphon.actors.membership import PAUSE_SECONDS, Membership
@@ -151,4 +151,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestMachine.settings = examples(150, stateful_step_count=40)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from message_samples import TOKEN, frames_of, plain, request, there_and_back
+from random_examples import examples
 
 from antiphon.actors import wire
 from antiphon.actors.frames import MessageError
@@ -23,7 +24,7 @@ from antiphon.scheduler.request import (
 kinds = [kind for kind in wire._message_types() if kind is not wire._Submit]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.one_of([st.builds(kind) for kind in [*kinds, Submit]]))
 def test_every_message_arrives_as_it_was_sent(message: Message) -> None:
     frames = frames_of(message)
@@ -41,7 +42,7 @@ def test_bytes_that_are_no_message_raise_only_message_errors(content: bytes) -> 
         MessageDecoder().decode([frame])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.builds(Submit), st.data())
 def test_damaged_messages_raise_only_message_errors(message: Message, data: st.DataObject) -> None:
     frames = frames_of(message)

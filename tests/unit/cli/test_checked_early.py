@@ -2,10 +2,9 @@
 
 import io
 import os
-import subprocess
-import sys
 
 import pytest
+from forked_commands import CHECKS, run
 from paths import RECORDINGS, T5, WHISPER
 
 from antiphon.attention.registry import check_backend
@@ -49,17 +48,13 @@ finally:
     ],
 )
 def test_it_takes_no_heavy_import(arguments: list[str], message: str) -> None:
-    command = [sys.executable, "-c", REPORTING, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = run(REPORTING, *arguments, imported=CHECKS)
     assert (done.returncode, done.stdout) == (2, "set()\n")
     assert message in done.stderr
 
 
 def test_no_prompts_are_no_work() -> None:
-    command = [sys.executable, "-c", REPORTING, "generate", "-m", str(T5)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=240
-    )
+    done = run(REPORTING, "generate", "-m", str(T5), imported=CHECKS)
     assert (done.returncode, done.stdout) == (0, "set()\n")
     assert "nothing to do" in done.stderr
 
@@ -67,8 +62,7 @@ def test_no_prompts_are_no_work() -> None:
 @pytest.mark.skipif(driver.gpu_is_possible(), reason="torch may see a GPU here")
 @pytest.mark.parametrize("arguments", [TRANSCRIBE, GENERATE], ids=["transcribe", "generate"])
 def test_a_gpu_without_a_driver(arguments: list[str]) -> None:
-    command = [sys.executable, "-c", REPORTING, *arguments, "--device", "cuda", "--no-ray"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = run(REPORTING, *arguments, "--device", "cuda", "--no-ray", imported=CHECKS)
     assert (done.returncode, done.stdout) == (2, "set()\n")
     assert "torch sees no CUDA device here" in done.stderr
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import ray
 import torch
+from forked_commands import ENGINES, MAIN, run
 from paths import RECORDINGS
 from transformers import T5ForConditionalGeneration
 
@@ -34,7 +35,8 @@ def own_lines(stderr: str) -> list[str]:
 
 def test_transcribe(whisper_folder: Path) -> None:
     files = [str(RECORDINGS / "call.wav"), "/no/such.wav", str(RECORDINGS / "wecker.wav")]
-    done = antiphon("transcribe", *files, "--model", str(whisper_folder), "--json", "--no-ray")
+    arguments = (*files, "--model", str(whisper_folder), "--json", "--no-ray")
+    done = run(MAIN, "transcribe", *arguments, imported=ENGINES)
     assert done.returncode == 1
     results = {Path(line["file"]).name: line for line in map(json.loads, done.stdout.splitlines())}
     assert {name: line["text"] for name, line in results.items()} == {
@@ -59,10 +61,9 @@ def test_transcribe_into_files(whisper_folder: Path, tmp_path: Path) -> None:
         "--no-ray",
         "-q",
     ]
-    command = [sys.executable, "-m", "antiphon", "transcribe", *files, *options]
     sound = (RECORDINGS / "wecker.wav").read_bytes()
-    done = subprocess.run(command, capture_output=True, input=sound, timeout=240)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    done = run(MAIN, "transcribe", *files, *options, stdin=sound, imported=ENGINES)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "call.srt",
         "call.txt",

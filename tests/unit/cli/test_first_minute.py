@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked_commands
 import pytest
 
 import antiphon
@@ -27,10 +28,9 @@ main()
 """
 
 
-def light(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def light(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the command, and fails if it imported anything that takes long."""
-    command = [sys.executable, "-c", REPORTING, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=240)
+    done = forked_commands.run(REPORTING, *arguments)
     assert "imported: []" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
     return done

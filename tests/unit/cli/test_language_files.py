@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tiny_translators
+from forked_commands import CHECKS, run
 from paths import RECORDINGS
 from transformers import AutoTokenizer
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
@@ -71,7 +70,7 @@ def test_wrong_languages_need_no_tokenizer(
         "try:\n    main()\nfinally:\n"
         "    print({'av', 'numpy', 'torch', 'transformers', 'tokenizers'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    done = run(code, imported=CHECKS)
     assert done.returncode == 2
     assert not {"torch", "transformers", "tokenizers"} & set(done.stdout.split("'"))
     with pytest.raises(PromptError, match=message):
@@ -151,7 +150,7 @@ def test_wrong_languages_of_a_translator_need_no_tokenizer(tmp_path: Path) -> No
         "try:\n    main()\nfinally:\n"
         "    print({'torch', 'transformers', 'tokenizers'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    done = run(code, imported=CHECKS)
     assert (done.returncode, done.stdout) == (2, "set()\n")
     assert "unknown target_language 'Klingon'" in done.stderr
     right = {"source_language": "German", "target_language": "fr"}

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
+from random_examples import examples
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
@@ -52,7 +53,7 @@ def test_every_mask_changes_the_text(watched: Watched) -> None:
     assert len({tuple(tokens) for tokens in watched.alone}) == MASKS
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.lists(
         st.tuples(st.integers(0, MASKS - 1), st.integers(0, 3), st.booleans()),

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
+from random_examples import examples
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
@@ -39,7 +40,7 @@ TOKENS = st.lists(st.integers(0, VOCAB - 1), max_size=2, unique=True).map(tuple)
 BIASES = st.dictionaries(st.integers(0, VOCAB - 1), st.sampled_from([-1.0, 0.5, 2.0]), max_size=2)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(
         st.lists(

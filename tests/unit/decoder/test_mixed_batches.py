@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
+from random_examples import examples
 from sampled_requests import KINDS, check_same, request
 
 from antiphon.decoder.sampling.sampler import Sampler
@@ -42,9 +43,7 @@ def alone(folder: Path) -> Alone:
     return ends
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(CHOICES, st.integers(0, 3)), min_size=1, max_size=12))
 def test_every_mix_gives_each_request_what_it_gets_alone(
     engine: PlainEngine,

@@ -1,6 +1,7 @@
 """A decoder replica of several ranks gives what one rank gives, whatever its requests do."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,16 @@ def options(family: str) -> dict[str, Any]:
 
 
 LAYOUTS = [Parallel(2), Parallel(3), Parallel(1, 2), Parallel(2, 2)]
+# Each of the quick families in the fullest layout; each other layout with one of them.
+QUICK_CASES = [*((family, Parallel(2, 2)) for family in QUICK)]
+QUICK_CASES += [("t5", Parallel(2)), ("whisper", Parallel(3)), ("llama", Parallel(1, 2))]
+CASES = [
+    pytest.param(*case, marks=() if case in QUICK_CASES else pytest.mark.slow)
+    for case in product((*QUICK, *OTHERS), LAYOUTS)
+]
 
 
-@pytest.mark.parametrize("parallel", LAYOUTS, ids=str)
-@pytest.mark.parametrize(
-    "family", [*QUICK, *(pytest.param(family, marks=pytest.mark.slow) for family in OTHERS)]
-)
+@pytest.mark.parametrize(("family", "parallel"), CASES, ids=str)
 def test_several_ranks_give_what_one_gives(
     family: str,
     parallel: Parallel,

@@ -35,21 +35,30 @@ class Bench:
         rules: DecodingRules | None = None,
         **fields: int,
     ) -> None:
-        admission = Admission(
-            slot,
-            np.array(tokens, np.int64),
-            fields.get("prompt_len", 1),
-            fields.get("max_len", MAX_LEN),
-            fields.get("seed", 0),
-            params,
-            rules or DecodingRules(),
-        )
-        self.slots.admit([admission])
+        self.slots.admit([admission(slot, tokens, params, rules, **fields)])
         self.lengths[slot] = len(tokens)
 
     def sample(self, logits: torch.Tensor, slots: list[int]):
         rows = np.array(slots)
         return sample(self.sampler, logits, rows, self.lengths[rows])
+
+
+def admission(
+    slot: int,
+    tokens: list[int],
+    params: SamplingParams,
+    rules: DecodingRules | None = None,
+    **fields: int,
+) -> Admission:
+    return Admission(
+        slot,
+        np.array(tokens, np.int64),
+        fields.get("prompt_len", 1),
+        fields.get("max_len", MAX_LEN),
+        fields.get("seed", 0),
+        params,
+        rules or DecodingRules(),
+    )
 
 
 def one(
@@ -154,11 +163,11 @@ def test_draws_follow_the_distribution(params: dict) -> None:
     logits, draws = torch.randn(VOCAB) * 1.5, 20_000
     settings = SamplingParams(**{"temperature": 1.0, **params})
     bench = Bench()
-    counts = np.zeros(VOCAB)
+    counts, rows = np.zeros(VOCAB), logits.expand(50, -1)
+    bench.lengths[:50] = 1
     for first in range(0, draws, 50):
-        for slot in range(50):
-            bench.admit(slot, [9], settings, seed=first + slot)
-        np.add.at(counts, bench.sample(logits.expand(50, -1), list(range(50)))[0].numpy(), 1)
+        bench.slots.admit([admission(slot, [9], settings, seed=first + slot) for slot in range(50)])
+        np.add.at(counts, bench.sample(rows, list(range(50)))[0].numpy(), 1)
     wanted = expected_distribution(logits, settings)
     assert not counts[wanted == 0].any(), "a token outside the filters was drawn"
     held = wanted > 0

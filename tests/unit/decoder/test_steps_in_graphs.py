@@ -45,7 +45,7 @@ def run(engine: PlainEngine) -> list[Finished]:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="captured for real there: see tests/gpu")
-@pytest.mark.parametrize("name", ["t5", "llama"])
+@pytest.mark.parametrize("name", ["t5", pytest.param("llama", marks=pytest.mark.slow)])
 def test_steps_in_graphs_give_the_same_tokens(
     name: str, checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from cluster_checks import check, first, idle, play
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from played_workers import DecoderNode
+from random_examples import examples
 from unreliable_engine import Cluster
 
 from antiphon.actors.messages import (
@@ -179,7 +180,7 @@ SUBMIT = st.tuples(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     requests=st.lists(SUBMIT, min_size=1, max_size=12),
     share=st.sampled_from([0.02, 0.1, 0.3]),

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from cluster_checks import check, idle, play
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given
 from hypothesis import strategies as st
+from random_examples import examples
 from unreliable_engine import Cluster
 
 from antiphon.engine import flights
@@ -41,7 +42,7 @@ EVENTS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@examples(100, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(events=EVENTS, drafts=st.sampled_from([None, DraftLimits(3, 4)]))
 def test_every_request_ends_once_with_the_undisturbed_tokens(
     events: list[Any], drafts: DraftLimits | None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from attention_cases import PAGED_LENGTHS, check_paged, paged_spec
+from covering import covering
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,22 +47,20 @@ def launched_with(monkeypatch: pytest.MonkeyPatch, splits: int, chunk: int) -> N
     monkeypatch.setattr(paged_splits, "LEAST_KEYS", tl.constexpr(16))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "kv"), [(torch.float32, None), (torch.float16, None), (torch.bfloat16, FLOAT8)]
+@covering(
+    dtypes=[(torch.float32, None), (torch.float16, None), (torch.bfloat16, FLOAT8)],
+    heads=[(3, 40), (20, 96)],
+    splits=[1, 3],
 )
-@pytest.mark.parametrize(("heads", "width"), [(3, 40), (20, 96)])
-@pytest.mark.parametrize("splits", [1, 3])
 def test_states_in_chunks_and_splits(
-    dtype: torch.dtype,
-    kv: Any,
-    heads: int,
-    width: int,
+    dtypes: tuple[torch.dtype, Any],
+    heads: tuple[int, int],
     splits: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Chunks that the width fills, and a last one that it does not; heads beyond one block."""
     launched_with(monkeypatch, splits, 32)
-    backend = TritonLatent(spec_of(heads, width, dtype, kv=kv))
+    backend = TritonLatent(spec_of(*heads, dtypes[0], kv=dtypes[1]))
     check_paged(backend, *PAGED_LENGTHS[1])
     check_paged(backend, *PAGED_LENGTHS[2])
     check_paged(backend, [8, 1, 3], [41, 70, 2])  # a draft's queries; more splits than keys

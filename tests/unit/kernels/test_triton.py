@@ -16,6 +16,7 @@ from attention_cases import (
     full_spec,
     paged_spec,
 )
+from covering import covering
 from kernel_checks import FLOAT8, check_projecting, check_small_batch
 
 pytest.importorskip("triton")
@@ -45,17 +46,15 @@ def test_full_attention(dtype: torch.dtype, size: int, bias: bool) -> None:
     check_full(TritonFull(full_spec(2, size, dtype, bias)), FULL_LENGTHS[2])
 
 
-@pytest.mark.parametrize(
-    ("dtype", "kv"), [(torch.float32, None), (torch.float16, None), (torch.bfloat16, FLOAT8)]
+@covering(
+    dtypes=[(torch.float32, None), (torch.float16, None), (torch.bfloat16, FLOAT8)],
+    kind=[("causal", False), ("causal", True), ("cross", False)],
+    size=[8, 72],
+    splits=[1, 3],
 )
-@pytest.mark.parametrize(("kind", "bias"), [("causal", False), ("causal", True), ("cross", False)])
-@pytest.mark.parametrize("size", [8, 72])
-@pytest.mark.parametrize("splits", [1, 3])
 def test_paged_attention(
-    dtype: torch.dtype,
-    kv: Any,
-    kind: Any,
-    bias: bool,
+    dtypes: tuple[torch.dtype, Any],
+    kind: tuple[Any, bool],
     size: int,
     splits: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -68,7 +67,8 @@ def test_paged_attention(
     monkeypatch.setattr(
         paged_splits, "LEAST_KEYS", tl.constexpr(16)
     )  # so that short sequences are split, some in fewer than others
-    backend = TritonPaged(paged_spec(kind, 2, size, dtype, bias, kv=kv))
+    (name, bias), (dtype, kv) = kind, dtypes
+    backend = TritonPaged(paged_spec(name, 2, size, dtype, bias, kv=kv))
     check_paged(backend, *PAGED_LENGTHS[1])  # one query each: the decode kernel
     check_paged(backend, *PAGED_LENGTHS[2])
     check_paged(backend, [20, 1], [41, 7])  # more queries than one block takes
@@ -81,13 +81,39 @@ def test_full_attention_of_grouped_heads(kv_heads: int, size: int) -> None:
     check_full(TritonFull(spec), FULL_LENGTHS[2])
 
 
+@covering(
+    dtypes=[(torch.float32, None), (torch.bfloat16, FLOAT8)],
+    kind=[("causal", False), ("causal", True), ("cross", False)],
+    heads=[(6, 2), (7, 1)],
+    splits=[1, 3],
+)
+def test_paged_attention_of_grouped_heads(
+    dtypes: tuple[torch.dtype, Any],
+    kind: tuple[Any, bool],
+    heads: tuple[int, int],
+    splits: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Groups of 3 and 7 heads leave queries across the ends of tiles."""
+    check_grouped_heads(*dtypes, *kind, *heads, splits, monkeypatch)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "kv"), [(torch.float32, None), (torch.bfloat16, FLOAT8)])
 @pytest.mark.parametrize(("kind", "bias"), [("causal", False), ("causal", True), ("cross", False)])
-@pytest.mark.parametrize(
-    ("heads", "kv_heads"), [(6, 2), (7, 1), pytest.param(40, 2, marks=pytest.mark.slow)]
-)
 @pytest.mark.parametrize("splits", [1, 3])
-def test_paged_attention_of_grouped_heads(
+def test_groups_that_fill_several_tiles(
+    dtype: torch.dtype,
+    kv: Any,
+    kind: Any,
+    bias: bool,
+    splits: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check_grouped_heads(dtype, kv, kind, bias, 40, 2, splits, monkeypatch)
+
+
+def check_grouped_heads(
     dtype: torch.dtype,
     kv: Any,
     kind: Any,
@@ -97,10 +123,7 @@ def test_paged_attention_of_grouped_heads(
     splits: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Groups of 3 and 7 heads leave queries across the ends of tiles; one of 20 fills several.
-
-    The last problem has four tiles of rows, and keys for every split.
-    """
+    """The last problem has four tiles of rows, and keys for every split."""
     launch = PagedLaunch(splits, Tile(keys=16, warps=4, stages=1))
     monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: launch)
     monkeypatch.setattr(paged_splits, "LEAST_KEYS", tl.constexpr(16))
@@ -111,25 +134,32 @@ def test_paged_attention_of_grouped_heads(
     check_paged(backend, [queries, 1], [41, 7])
 
 
-@pytest.mark.parametrize("rows", [1, 4])
-@pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.parametrize(
+    ("rows", "kv_heads"),
+    [(3, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 1), (1, 2), (4, 2)))],
+)
 def test_keys_and_values_of_a_small_batch_go_into_pages(
     rows: int, kv_heads: int
 ) -> None:  # float8 on a GPU: the interpreter rounds it wrongly
     check_projecting(rows, torch.float16, torch.float16, "cpu", kv_heads)
 
 
-SMALL_BATCHES: list[tuple[Any, tuple[int, int], str | None]] = [
-    (None, (256, 64), None),
-    (None, (1024, 64), None),
-    (lambda: LayerNorm(384), (384, 128), None),
-    (lambda: LayerNorm(256), (256, 64), "gelu"),
-    (lambda: RMSNorm(256, 1e-6), (256, 64), "relu"),
+SMALL_BATCHES: list[tuple[int, Any, tuple[int, int], str | None]] = [
+    (4, None, (256, 64), None),
+    (1, None, (1024, 64), None),
+    (2, lambda: LayerNorm(384), (384, 128), None),
+    (3, lambda: LayerNorm(256), (256, 64), "gelu"),
+    (1, lambda: RMSNorm(256, 1e-6), (256, 64), "relu"),
+]
+OTHER_ROWS = [
+    (rows, *case) for most, *case in SMALL_BATCHES for rows in (1, 2, 3, 4) if rows != most
 ]
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 4])
-@pytest.mark.parametrize(("norm", "sizes", "activation"), SMALL_BATCHES)
+@pytest.mark.parametrize(
+    ("rows", "norm", "sizes", "activation"),
+    [*SMALL_BATCHES, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHER_ROWS)],
+)
 def test_linear_layers_of_a_small_batch(
     rows: int, norm: Any, sizes: tuple[int, int], activation: str | None
 ) -> None:
@@ -178,8 +208,16 @@ def test_programs_that_start_together_end_together(sequences: int, q_blocks: int
     assert 13 <= programs <= 26.2
 
 
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize(
+    ("splits", "bias"),
+    [
+        (3, True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((1, False), (1, True), (3, False))
+        ),
+    ],
+)
 def test_a_program_of_the_decode_kernel_takes_several_sequences(
     splits: int, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
+from random_examples import examples
 
 from antiphon.kv.arena import StateArena
 from antiphon.kv.handoff import HiddenStates
@@ -24,7 +25,7 @@ def states(*keys: str, length: int = 2) -> HiddenStates:
     return HiddenStates(keys, (length,) * len(keys), torch.randn(length * len(keys), 3))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(
         st.one_of(

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from random_examples import examples
 
 from antiphon.kv.arena_rows import ArenaRows, Writer
 
@@ -149,7 +149,7 @@ class LateWriters(RuleBasedStateMachine):
 
 
 TestLateWriters = LateWriters.TestCase
-TestLateWriters.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestLateWriters.settings = examples(60, stateful_step_count=30)
 
 
 def test_rows_that_steps_may_read_are_filled_by_this_device_alone() -> None:

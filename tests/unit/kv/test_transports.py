@@ -7,8 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from random_examples import examples
 
 from antiphon.kernels.row_copy import copy_rows
 from antiphon.kv.arena import StateArena
@@ -114,7 +115,7 @@ def test_memory_of_somebody_else_is_not_taken_for_an_arena() -> None:
         MappedArena(msgspec.structs.replace(export, ranks=(gpu,)), CPU)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.permutations(range(9)), st.integers(0, 9))
 def test_runs_of_rows(rows: list[int], count: int) -> None:
     arena, packed = torch.zeros(9, 2), torch.randn(count, 2)

@@ -16,6 +16,9 @@ from antiphon.runtime.ranks import RankError
 
 CPU, HOST = torch.device("cpu"), "127.0.0.1"
 TIMEOUT, START = 3.0, 60.0
+# All from one process that has imported torch.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["antiphon.runtime.joining"])
 
 
 def exchanged(spec: RankSpec, store: StoreAddress) -> dict[str, Any]:
@@ -62,8 +65,7 @@ def left_alone(spec: RankSpec, store: StoreAddress, dies: bool) -> str:
 def in_processes(parallel: Parallel, work: Callable[..., Any], *more: Any) -> list[Any]:
     """What each rank returns or raises."""
     store, address = open_store(HOST)
-    context = multiprocessing.get_context("spawn")
-    pools = [ProcessPoolExecutor(1, mp_context=context) for _ in range(parallel.num_ranks)]
+    pools = [ProcessPoolExecutor(1, mp_context=PROCESSES) for _ in range(parallel.num_ranks)]
     timeout = TIMEOUT if more else 20.0
     try:
         futures = [

@@ -6,8 +6,9 @@ from collections import Counter
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from random_examples import examples
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
@@ -166,7 +167,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(events=EVENTS, aging=st.sampled_from([1.0, 10.0, math.inf]))
 def test_all_get_on_in_their_callers_order(events, aging: float) -> None:
     """Nobody of a level is overtaken by more than others' equal share of tokens."""

@@ -4,10 +4,10 @@ is alone, and no page is lost."""
 from collections.abc import Sequence
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 from plain_searches import Found, Tokens, plain_search
+from random_examples import examples
 from random_plans import RandomPlans
 from simulated_decoder import END, candidates, chosen, make_request, make_scheduler
 
@@ -95,4 +95,4 @@ class RandomBeams(RandomPlans):
 
 
 TestRandomBeams = RandomBeams.TestCase
-TestRandomBeams.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+TestRandomBeams.settings = examples(30, stateful_step_count=40)

@@ -2,9 +2,9 @@
 page is written while it is shared."""
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
+from random_examples import examples
 from random_plans import RandomPlans
 from simulated_decoder import WORDS, make_scheduler, text_request
 
@@ -83,4 +83,4 @@ class Prefixes(RandomPlans):
 
 
 TestPrefixes = Prefixes.TestCase
-TestPrefixes.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPrefixes.settings = examples(60, stateful_step_count=40)

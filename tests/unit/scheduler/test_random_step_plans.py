@@ -1,9 +1,9 @@
 """Step plans at random: every request ends once with the undisturbed tokens, no page is lost."""
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
+from random_examples import examples
 from random_plans import RandomPlans
 from simulated_decoder import (
     MAX_LEN,
@@ -96,4 +96,4 @@ class StepPlans(RandomPlans):
 
 
 TestStepPlans = StepPlans.TestCase
-TestStepPlans.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestStepPlans.settings = examples(50, stateful_step_count=40)

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from random_examples import examples
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
@@ -633,7 +634,7 @@ def happen(driver: Driver, events) -> list[Request]:
     return requests
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     events=EVENTS,
     pages=st.integers(6, 30),

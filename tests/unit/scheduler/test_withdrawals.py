@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
+from random_examples import examples
 
 from antiphon.actors.job_queue import JobQueue
 from antiphon.actors.messages import EncodeJob
@@ -185,7 +186,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(
     events=EVENTS,
     ordered=st.booleans(),

@@ -1,0 +1,91 @@
+"""Programs in processes of their own, forked from one that has imported what they all import.
+
+Starting Python and importing the command line takes longer than most mistakes take to be told.
+"""
+
+import atexit
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from typing import Any
+
+LIMIT_SECONDS = 240.0
+COMMANDS = ("antiphon.cli.app",)
+CHECKS = (*COMMANDS, "antiphon.cli.preflight", "antiphon.inputs.calls.transcription", "av")
+ENGINES = (
+    *CHECKS,
+    "antiphon.decoder.runner",
+    "antiphon.engine.sync_engine",
+    "antiphon.kernels.cpu_paged_attention",
+    "ray",
+    "transformers.models.auto.tokenization_auto",
+)
+MAIN = "from antiphon.cli import main\nmain()"
+
+SERVER = """
+import json, os, socket, sys
+requests = socket.socket(fileno=int(sys.argv[1]))
+for module in sys.argv[2:]:
+    __import__(module)
+while True:
+    message, files, _, _ = socket.recv_fds(requests, 2**20, 3)
+    if not message:
+        os._exit(0)
+    child = os.fork()
+    if child == 0:
+        break
+    for file in files:
+        os.close(file)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    requests.sendall(json.dumps(code).encode())
+requests.close()
+for number, file in enumerate(files):
+    os.dup2(file, number)
+    os.close(file)
+program, sys.argv, directory, environment = json.loads(message)
+os.chdir(directory)
+os.environ.clear()
+os.environ.update(environment)
+del message, files, requests, child
+exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+"""
+
+
+def run(
+    program: str, *arguments: str, stdin: bytes = b"", imported: tuple[str, ...] = COMMANDS
+) -> subprocess.CompletedProcess[str]:
+    """As `python -c program arguments`, but for modules `imported` before it begins."""
+    command = json.dumps([program, ["-c", *arguments], os.getcwd(), dict(os.environ)]).encode()
+    server = _server(imported)
+    with ExitStack() as stack:
+        streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+        streams[0].write(stdin)
+        streams[0].seek(0)
+        socket.send_fds(server, [command], [stream.fileno() for stream in streams])
+        code = json.loads(server.recv(64))
+        for stream in streams:
+            stream.seek(0)
+        stdout, stderr = (stream.read().decode() for stream in streams[1:])
+    return subprocess.CompletedProcess(["-c", *arguments], code, stdout, stderr)
+
+
+@functools.cache
+def _server(imported: tuple[str, ...]) -> Any:
+    """It ends when this process closes its end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(LIMIT_SECONDS)
+    command = [sys.executable, "-c", SERVER, str(theirs.fileno()), *imported]
+    process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    theirs.close()
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours

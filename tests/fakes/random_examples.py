@@ -1,0 +1,13 @@
+"""How many examples hypothesis tries: a quarter on `make test`, all of them in CI."""
+
+import os
+from typing import Any
+
+from hypothesis import settings
+
+ALL = os.environ.get("ANTIPHON_EXAMPLES") == "all"
+
+
+def examples(count: int, **others: Any) -> settings:
+    """hypothesis' settings for `count` examples, without a limit for the time of each."""
+    return settings(max_examples=count if ALL else -(-count // 4), deadline=None, **others)
