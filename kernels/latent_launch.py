@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
-from antiphon.config.arithmetic import ceil_div
 from antiphon.kernels.paged_launch import LEAST_KEYS, MOST_SPLITS
 
 MOST_PARTIAL_BYTES = 64 << 20  # of sums that splits leave for the one that joins them
@@ -59,19 +58,19 @@ class LatentLaunch:
         """`rows`: heads of all queries of a sequence, at most. `itemsize`: bytes of a feature."""
         block = FEW_ROWS if rows <= FEW_ROWS or width > WIDE else MOST_ROWS
         chunk = min(LARGEST_CHUNK, max(16, 1 << (width - 1).bit_length()))
-        chunks = ceil_div(width, chunk)
+        chunks = _parts(width, chunk)
         tile_row = chunk * chunks * itemsize
         tokens = 32 if 2 * 32 * tile_row <= SHARED_BYTES else 16
         fits = 2 * tokens * tile_row <= SHARED_BYTES
         stages = 2 if fits and itemsize < FLOAT32_BYTES else 1  # float32 is read TWICE
         splits = _splits(
-            sequences, rows, ceil_div(rows, block), chunk * chunks, max_kv_len, multiprocessors
+            sequences, rows, _parts(rows, block), chunk * chunks, max_kv_len, multiprocessors
         )
         return cls(splits, block, tokens, stages, chunk, chunks)
 
     def blocks(self, rows: int) -> int:
         """Programs for so many rows of a sequence, in each split."""
-        return ceil_div(rows, self.rows)
+        return _parts(rows, self.rows)
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,8 @@ class MmaLaunch:
         warps = _warps(width)
         assert warps is not None
         most = ROWS * (MOST_PRODUCTS // (width // FEATURES))
-        blocks = ceil_div(rows, most)
-        block = ceil_div(ceil_div(rows, blocks), ROWS) * ROWS
+        blocks = _parts(rows, most)
+        block = _parts(_parts(rows, blocks), ROWS) * ROWS
         room = partial(_stages, block, width, itemsize, warps)
         tokens = 32 if room(32) >= 2 else 16
         stages = room(tokens)
@@ -111,7 +110,11 @@ class MmaLaunch:
         return cls(splits, warps, block, tokens, stages, width, shared)
 
     def blocks(self, rows: int) -> int:
-        return ceil_div(rows, self.rows)
+        return _parts(rows, self.rows)
+
+
+def _parts(whole: int, part: int) -> int:
+    return -(-whole // part)
 
 
 def has_mma_launch(width: int, itemsize: int) -> bool:

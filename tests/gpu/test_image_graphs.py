@@ -39,7 +39,7 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def load(folder: Path, **options: Any) -> EncoderRunner:
-    config = resolve(str(folder), {"device": "cuda", "max_encoder_batch_tokens": 200, **options})
+    config = resolve(str(folder), {"device": "cuda", "max_encoder_batch_tokens": 1000, **options})
     return EncoderRunner(ModelConfig.load(config.model), config)
 
 
