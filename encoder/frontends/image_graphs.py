@@ -20,9 +20,8 @@ from antiphon.families.image_halves import ImageHalf, ImageShape
 from antiphon.runtime.device import Target, together_to_device
 
 PATCHES = 32  # a number of tokens that patch graphs have is a multiple of this, or of a row's
-MAX_PATCHES = (
-    4096  # of a graph: launching matters less beyond, and more attention programs are idle
-)
+# Of a graph: beyond, launching matters less, and more attention programs are idle.
+MAX_PATCHES = 4096
 # A graph has room for sequences that are this share of the longest, or of so many tokens, at the
 # most; an empty one costs a row of attention programs.
 SHARE, MAX_LENGTH = 4, 1024
