@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 LAST_ID = 2**31 - 1  # above every token id
-# Tokens behind one sequence that complete a stop string, and yet are likelier than those that are
-# to go on: no more of them are looked past in one step.
+# A beam search with stop strings looks at so many candidates more for each sequence: tokens that
+# complete a stop string end it, and may be likelier than those with which it goes on.
 ENDS_BY_TEXT = 32
 
 

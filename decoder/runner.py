@@ -215,7 +215,7 @@ class DecoderRunner:
             models.append((self.draft.model, self.draft.pool))
         cross_kv = CrossKV(models, self.arena)
         if self._uses_graphs and model.encoder is not None and self.cross is not None:
-            fixed = model.encoder.equal_windows and self.config.encoder.window == "full"
+            fixed = model.encoder.equal_windows and self.config.encoder.window != "auto"
             sizes = cross_write_sizes(model.max_encoder_len, fixed)
             cross_kv.capture(sizes, model.encoder.output_size, self.target.dtype)
         return cross_kv

@@ -151,5 +151,9 @@ class Samples:
             for name in ("token_type_ids", "mm_token_type_ids")
             if name in inputs
         }
+        if "cross_attention_mask" in inputs:  # [1, tokens, images, tiles]: as of the prompt's last
+            seen = inputs["cross_attention_mask"]
+            last = seen[:, -1:].expand(-1, behind, -1, -1)
+            kinds["cross_attention_mask"] = torch.cat((seen, last), 1)
         mask = torch.ones_like(tokens)
         return {**inputs, **kinds, "input_ids": tokens, "attention_mask": mask}

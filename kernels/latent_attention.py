@@ -35,11 +35,11 @@ def _latent_kernel(
     PAGE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
     TWICE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """Program (split, sequence * q_blocks + block) takes one block of a sequence's rows: the heads
+    """Program (sequence * q_blocks + block, split) takes one block of a sequence's rows: the heads
     of the first query, then those of the next. `out` [tokens, HEADS, WIDTH] is contiguous. TWICE:
     states are read for the scores and again for the sums, as a tile of them fits nowhere."""
-    split = tl.program_id(0)
-    sequence, block = tl.program_id(1) // q_blocks, tl.program_id(1) % q_blocks
+    split = tl.program_id(1)
+    sequence, block = tl.program_id(0) // q_blocks, tl.program_id(0) % q_blocks
     first_token = tl.load(cu_seqlens_q + sequence)
     queries = tl.load(cu_seqlens_q + sequence + 1) - first_token
     kv_len = tl.load(kv_lens + sequence)
@@ -121,8 +121,8 @@ def _latent_kernel(
         lse = tl.where(has_keys, highest + tl.log2(total), MINUS_INF)
         tl.store(partial_lse + row, lse, mask=is_query)
         tl.debug_barrier()  # every thread has written its part before this program has arrived
-        if tl.atomic_add(arrivals + tl.program_id(1), 1, sem="acq_rel") == splits - 1:
-            tl.store(arrivals + tl.program_id(1), 0)  # ready for the next launch
+        if tl.atomic_add(arrivals + tl.program_id(0), 1, sem="acq_rel") == splits - 1:
+            tl.store(arrivals + tl.program_id(0), 0)  # ready for the next launch
             _join(
                 partial, partial_lse, out_rows, tokens, heads, is_query, splits, num_tokens,
                 out.dtype.element_ty, HEADS, WIDTH, CHUNK, CHUNKS, BLOCK_M,
@@ -195,14 +195,14 @@ def latent_attention(
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     q_blocks = launch.blocks(max_query_len * heads)
     options: dict[str, Any] = {"num_warps": 8, "num_stages": launch.stages}
-    _latent_kernel[launch.splits, len(kv_lens) * q_blocks](
+    _latent_kernel[len(kv_lens) * q_blocks, launch.splits](
         q, states, out, workspace.partial, workspace.lse, workspace.arrivals,
         cu_seqlens_q, kv_lens, page_table,
         scale, q.stride(0), q.stride(1), num_tokens, q_blocks,
         STATE_PAGE=states.stride(0), STATE_TOKEN=states.stride(1), TABLE_ROW=page_table.stride(0),
         HEADS=heads, WIDTH=width, CHUNK=launch.chunk, CHUNKS=launch.chunks, PAGE=states.shape[1],
         BLOCK_M=launch.rows, BLOCK_N=launch.tokens, SPLITS=launch.splits,
-        TWICE=q.dtype == torch.float32,  # the compiler stores tiles of it in two layouts
+        TWICE=states.dtype == torch.float32,  # the compiler stores tiles of it in two layouts
         **options, **overlapped(q.device),
     )  # fmt: skip
     return out

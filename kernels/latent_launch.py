@@ -23,7 +23,7 @@ FLOAT32_BYTES = 4
 # Of the kernel in CUDA C++ (`latent_mma.py`).
 WARPS = (16, 8)  # of a program: more of them hide more of what each waits for
 FEATURES, ROWS = 16, 8  # of a product of the tensor cores
-MOST_PRODUCTS = 256  # of a program, whose sums and queries are in registers: six each
+REGISTERS = 1824  # of a program's lanes of one number: for sums, queries and scores
 MOST_STAGES = 4
 SHARED_MEMORY = 227 << 10
 
@@ -99,9 +99,10 @@ class MmaLaunch:
         """As `LatentLaunch.choose`; `width` is one that the kernel takes."""
         warps = _warps(width)
         assert warps is not None
-        most = ROWS * (MOST_PRODUCTS // (width // FEATURES))
-        blocks = _parts(rows, most)
-        block = _parts(_parts(rows, blocks), ROWS) * ROWS
+        block = next(
+            (size for size in row_sizes(0, width) if size >= rows), _most_rows(width, warps)
+        )
+        blocks = _parts(rows, block)
         room = partial(_stages, block, width, itemsize, warps)
         tokens = 32 if room(32) >= 2 else 16
         stages = room(tokens)
@@ -120,9 +121,26 @@ def _parts(whole: int, part: int) -> int:
 def has_mma_launch(width: int, itemsize: int) -> bool:
     """Whether the kernel in CUDA C++ takes states of this width."""
     warps = _warps(width)
-    if warps is None or width // FEATURES > MOST_PRODUCTS:
+    if warps is None or not _most_rows(width, warps):
         return False
     return _stages(ROWS, width, itemsize, warps, 16) >= 2
+
+
+def row_sizes(least: int, width: int) -> list[int]:
+    """Rows of a program, as few sizes as will do: for at least `least` rows, or the most there
+    are. Each is a kernel of its own."""
+    warps = _warps(width)
+    assert warps is not None
+    most = _most_rows(width, warps)
+    sizes = [size for size in (8, 16, 32, 64) if 3 * size <= 2 * most] + [most]
+    return [size for size in sizes if size >= least] or [most]
+
+
+def _most_rows(width: int, warps: int) -> int:
+    """Of a program: a lane has six registers for eight rows and sixteen features of its warp, and
+    eight for their scores."""
+    steps = width // (FEATURES * warps)
+    return ROWS * (REGISTERS // warps // (6 * steps + 8))
 
 
 def _warps(width: int) -> int | None:

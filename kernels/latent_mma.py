@@ -6,6 +6,7 @@ registers, and rows, which are few, are the side of which the tensor cores take 
 `cuda/latent_attention.cu`; torch compiles it (NVRTC) when a shape is first met.
 """
 
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 import torch
 
 from antiphon.kernels.formats import FLOAT8
-from antiphon.kernels.latent_launch import MmaLaunch, has_mma_launch
+from antiphon.kernels.latent_launch import SHARED_MEMORY, MmaLaunch, has_mma_launch, row_sizes
+from antiphon.kernels.paged_launch import LEAST_KEYS
 from antiphon.kernels.paged_splits import Workspace
+
+logger = logging.getLogger(__name__)
 
 CAPABILITY = (9, 0)
 SOURCES = ("ptx.cuh", "latent_attention.cu")
@@ -31,8 +35,8 @@ def takes(
         and dtype in HALF
         and kv_dtype in (None, dtype, FLOAT8)
         and has_mma_launch(width, (kv_dtype or dtype).itemsize)
-        # torch's own way to NVRTC; it is not public.
-        and hasattr(torch.cuda, "_compile_kernel")
+        and _shared_memory(device) >= SHARED_MEMORY
+        and _compiles()
     )
 
 
@@ -47,10 +51,43 @@ def definitions(
         "TOKENS": launch.tokens,
         "STAGES": launch.stages,
         "PAGE": page_size,
+        "LEAST_TOKENS": LEAST_KEYS,
         "FLOAT8": int(state_dtype == FLOAT8),
         "BF16": int(dtype == torch.bfloat16),
     }
     return "".join(f"#define {name} {value}\n" for name, value in values.items())
+
+
+def _shared_memory(device: torch.device) -> int:
+    """Bytes that a program may have."""
+    properties = torch.cuda.get_device_properties(device)
+    return int(getattr(properties, "shared_memory_per_block_optin", 0))
+
+
+@cache
+def _compiles() -> bool:
+    """Whether torch finds what compiles CUDA C++: it asks for CUDA's folder, also where none of
+    its files is read. (Its function for this is not public.)"""
+    try:
+        torch.cuda._compile_kernel('extern "C" __global__ void nothing() {}', "nothing")
+    except (AttributeError, OSError, RuntimeError) as error:
+        logger.warning(
+            "attention to hidden states by Triton's kernel, as CUDA C++ cannot be compiled here "
+            "(%s). Where the toolkit is installed, CUDA_HOME says so",
+            error,
+        )
+        return False
+    return True
+
+
+def compile_all(
+    heads: int, width: int, page_size: int, dtype: torch.dtype, state_dtype: torch.dtype
+) -> None:
+    """Compiles, on the current device, what launches of `heads` rows a query and more need."""
+    for rows in row_sizes(heads, width):
+        launch = MmaLaunch.choose(1, rows, width, state_dtype.itemsize, 1, 1)
+        head = definitions(launch, page_size, dtype, state_dtype)
+        _kernel(head, launch.shared_bytes, torch.cuda.current_device())
 
 
 @cache
@@ -82,7 +119,7 @@ def latent_attention(
     head = definitions(launch, states.shape[1], q.dtype, states.dtype)
     kernel = _kernel(head, launch.shared_bytes, torch.cuda.current_device())
     kernel(
-        grid=(launch.splits, len(kv_lens) * q_blocks, 1),
+        grid=(len(kv_lens) * q_blocks, launch.splits, 1),
         block=(32 * launch.warps, 1, 1),
         args=[
             q, states, out, workspace.partial, workspace.lse, workspace.arrivals, cu_seqlens_q,

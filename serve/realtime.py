@@ -145,9 +145,9 @@ class RealtimeSession:
             settings = settings.model_copy(update=changed)
         include = self._include if wanted.include is None else wanted.include
         self._options(settings, include)  # refuses what the model can't do
-        self._settings, self._include = settings, include
         if audio is not None and "turn_detection" in audio.model_fields_set:
             await self._detect_turns(audio.turn_detection)
+        self._settings, self._include = settings, include
         await self._send("session.updated", session=self._described())
         if self._detection is not None:
             await self._detection.listen()

@@ -85,7 +85,11 @@ class TurnDetection:
     async def listen(self) -> None:
         """To all that has come since."""
         while self._heard < self._buffer.end:
-            length = min(PIECE, self._buffer.end - self._heard)
+            length = min(PIECE, self._room, self._buffer.end - self._heard)
+            if self._speaks and self._heard + length - self._buffer.start > self._room:
+                await self._turns.on_pause(self._heard)
+                self._buffer.drop(self._heard)
+                self.begin_anew()
             sound = self._buffer.read(self._heard, length)
             self._heard += length
             for edge in await self._run_in_thread(_edges, self._voice, sound):

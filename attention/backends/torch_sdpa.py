@@ -191,7 +191,7 @@ def _attend_groups(
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     for group in groups:
         rows = q[group.query_rows]  # [sequences, queries, heads, head_dim]
-        if spec.kind == "latent":  # all heads of a query see the one head of keys, as queries would
+        if spec.kind == "latent":  # queries of the one head of keys: a row for each head
             rows = rows.flatten(1, 2).unsqueeze(2)
         padded_q = rows.transpose(1, 2)
         padded_k, padded_v = group.gather(k).to(q.dtype), group.gather(v).to(q.dtype)

@@ -136,6 +136,12 @@ class TritonLatent(PagedAttention[TritonMetadata[LatentLaunch] | TritonMetadata[
         super().__init__(spec)
         self._splits = _Splits(spec.device)
         self.by_mma = latent_mma.takes(spec.head_dim, spec.dtype, spec.kv_dtype, spec.device)
+        if self.by_mma:
+            assert spec.page_size is not None
+            stored = spec.kv_dtype or spec.dtype
+            latent_mma.compile_all(
+                spec.num_heads, spec.head_dim, spec.page_size, spec.dtype, stored
+            )
 
     def plan(self, batch: PagedBatch) -> TritonMetadata[LatentLaunch] | TritonMetadata[MmaLaunch]:
         spec, sequences = self.spec, len(batch.query_lens)

@@ -6,6 +6,7 @@
 //   TOKENS  of a tile: 16 or 32
 //   STAGES  tiles in shared memory
 //   PAGE    tokens of a page
+//   LEAST_TOKENS  of a split
 //   FLOAT8  1: states are float8 (e4m3), and products are computed in float16
 //   BF16    1: queries and outputs are bfloat16, otherwise float16
 //
@@ -34,7 +35,6 @@ constexpr int LAST_AT = BARRIERS_AT + STAGES * 8;
 // Rows whose softmax a warp computes at once: a lane has a token.
 constexpr int ROWS_AT_ONCE = 32 / TOKENS, PASSES = (ROWS - 1) / (WARPS * ROWS_AT_ONCE) + 1;
 constexpr int JOINED = 5;              // values of splits that a lane fetches at once
-constexpr int LEAST_TOKENS = 128;       // of a split
 constexpr float MOST_POWER = 8.0f;
 constexpr float LOG2_E = 1.4426950408889634f;
 static_assert(WIDTH % (16 * WARPS) == 0 && ROWS % 8 == 0);
@@ -53,7 +53,7 @@ KERNEL void latent_attention(
     SHARED_MEMORY(memory);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int group = lane / 4, pair = lane % 4;  // a lane's places in the operands of a product
-    const int split = blockIdx.x, sequence = blockIdx.y / q_blocks, block = blockIdx.y % q_blocks;
+    const int split = blockIdx.y, sequence = blockIdx.x / q_blocks, block = blockIdx.x % q_blocks;
     const int first_token = cu_seqlens_q[sequence];
     const int rows = (cu_seqlens_q[sequence + 1] - first_token) * heads - block * ROWS;
     const int length = kv_lens[sequence];
@@ -231,8 +231,8 @@ KERNEL void latent_attention(
     __threadfence();  // what this program has left is there before it has arrived
     __syncthreads();
     if (threadIdx.x == 0) {
-        *last = atomicAdd(arrivals + blockIdx.y, 1) == splits - 1;
-        if (*last) arrivals[blockIdx.y] = 0;  // ready for the next launch
+        *last = atomicAdd(arrivals + blockIdx.x, 1) == splits - 1;
+        if (*last) arrivals[blockIdx.x] = 0;  // ready for the next launch
     }
     __syncthreads();
     if (!*last) return;

@@ -106,9 +106,11 @@ DEVICE uint16_t rounded(float x) {  // as products take it
 
 DEVICE uint16_t as_output(float x) { return BF16 ? as_bfloat16(x) : as_float16(x); }
 
-DEVICE uint32_t float16_of_bfloat16(uint32_t two) {
-    const uint32_t low = as_float16(__uint_as_float(two << 16));
-    return low | (uint32_t)as_float16(__uint_as_float(two & 0xffff0000u)) << 16;
+DEVICE uint16_t within_float16(float x) { return as_float16(fminf(fmaxf(x, -65504.0f), 65504.0f)); }
+
+DEVICE uint32_t float16_of_bfloat16(uint32_t two) {  // the largest, where they are larger
+    const uint32_t low = within_float16(__uint_as_float(two << 16));
+    return low | (uint32_t)within_float16(__uint_as_float(two & 0xffff0000u)) << 16;
 }
 
 // Four float8 that lie together, as two pairs of float16.

@@ -12,6 +12,7 @@ def covering(**axes: list[Any]) -> pytest.MarkDecorator:
     So many combinations are fast that any two values of two axes meet in one of them (pairwise
     testing: Cohen et al., 1997); the others have the mark `slow`.
     """
+    assert len(axes) > 1, "one axis has no pairs"
     rows = list(product(*(range(len(values)) for values in axes.values())))
     fast, missing = set[tuple[int, ...]](), set[Any]().union(*map(_pairs, rows))
     while missing:

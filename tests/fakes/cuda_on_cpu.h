@@ -3,6 +3,7 @@
 // Every thread of a block is a fiber. What a warp does together (products, matrices, shuffles) is
 // done once all of its lanes have brought their part; which fiber goes on next is drawn at random,
 // so that a missing barrier shows. Copies to shared memory arrive later than they were asked for.
+// Blocks run one after the other: what fences between them are for does not show.
 
 #include <math.h>
 #include <stdint.h>
@@ -133,7 +134,8 @@ static float of_operand(uint32_t two, int half) {
 DEVICE uint16_t rounded(float x) { return BF16 && !FLOAT8 ? as_bfloat16(x) : as_float16(x); }
 DEVICE uint16_t as_output(float x) { return BF16 ? as_bfloat16(x) : as_float16(x); }
 DEVICE uint32_t float16_of_bfloat16(uint32_t two) {
-    return as_float16(of_bfloat16(two & 0xffff)) | (uint32_t)as_float16(of_bfloat16(two >> 16)) << 16;
+    const auto within = [](float x) { return (uint32_t)as_float16(fminf(fmaxf(x, -65504.0f), 65504.0f)); };
+    return within(of_bfloat16(two & 0xffff)) | within(of_bfloat16(two >> 16)) << 16;
 }
 
 DEVICE void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {

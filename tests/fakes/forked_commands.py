@@ -7,6 +7,7 @@ import atexit
 import functools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from contextlib import ExitStack
 from typing import Any
 
 LIMIT_SECONDS = 240.0
+PROCESSES: dict[tuple[str, ...], subprocess.Popen[bytes]] = {}  # servers, by what they import
 COMMANDS = ("antiphon.cli.app",)
 CHECKS = (*COMMANDS, "antiphon.cli.preflight", "antiphon.inputs.calls.transcription", "av")
 ENGINES = (
@@ -67,20 +69,33 @@ def run(
         streams[0].write(stdin)
         streams[0].seek(0)
         socket.send_fds(server, [command], [stream.fileno() for stream in streams])
-        code = json.loads(server.recv(64))
+        try:
+            code = json.loads(server.recv(64))
+        except TimeoutError:
+            _end(imported)  # its answer would be taken for the next command's
+            raise
         for stream in streams:
             stream.seek(0)
         stdout, stderr = (stream.read().decode() for stream in streams[1:])
     return subprocess.CompletedProcess(["-c", *arguments], code, stdout, stderr)
 
 
+def _end(imported: tuple[str, ...]) -> None:
+    """Kills the server that hangs, with its child."""
+    _server(imported)
+    os.killpg(PROCESSES.pop(imported).pid, signal.SIGKILL)
+    _server.cache_clear()
+
+
 @functools.cache
 def _server(imported: tuple[str, ...]) -> Any:
-    """It ends when this process closes its end."""
+    """It ends when this process closes its end. What modules read of the environment as they are
+    imported is that of the first call."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(LIMIT_SECONDS)
     command = [sys.executable, "-c", SERVER, str(theirs.fileno()), *imported]
-    process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
+    PROCESSES[imported] = process
     theirs.close()
 
     def end() -> None:

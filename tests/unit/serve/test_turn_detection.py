@@ -186,3 +186,14 @@ def test_without_its_package_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(voice_model.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match="pip install silero-vad"):
         new_voices()
+
+
+def test_sound_from_before_is_cut_as_what_comes(begin: Begin) -> None:
+    """Detection that is switched on late: what the buffer has by then may be longer than a turn."""
+    session, content = begin(1 << 30, 2.0), sound((True, 9000), (False, 1000))
+    session.buffer.append(content)
+    asyncio.run(session.detect().listen())
+    taken = b"".join(session.items)
+    assert max(map(len, session.items)) <= 2 * RATE * 2
+    assert len(taken) >= 9000 * MILLISECOND * 2
+    assert content.startswith(taken)
