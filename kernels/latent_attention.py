@@ -21,7 +21,7 @@ import torch
 import triton
 import triton.language as tl
 
-from antiphon.kernels.latent_launch import LatentLaunch
+from antiphon.kernels.latent_launch import LatentLaunch, TritonTile
 from antiphon.kernels.launch import overlapped, wait_for_previous
 from antiphon.kernels.paged_splits import LOG2_E, MINUS_INF, Workspace, key_offsets, num_splits
 
@@ -178,7 +178,7 @@ def latent_attention(
     cu_seqlens_q: torch.Tensor,
     kv_lens: torch.Tensor,
     page_table: torch.Tensor,
-    launch: LatentLaunch,
+    launch: LatentLaunch[TritonTile],
     workspace: Workspace,
     *,
     max_query_len: int,
@@ -189,19 +189,19 @@ def latent_attention(
     sequence see.
 
     `cu_seqlens_q` [sequences + 1], `kv_lens` [sequences] and `page_table` [sequences, pages] int32.
-    `workspace`: as for one head of rows, `launch.features` wide.
+    `workspace`: as for one head of rows, as wide as the tile's features.
     """
-    num_tokens, heads, width = q.shape
+    (num_tokens, heads, width), tile = q.shape, launch.tile
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    q_blocks = launch.blocks(max_query_len * heads)
-    options: dict[str, Any] = {"num_warps": 8, "num_stages": launch.stages}
+    q_blocks = tile.blocks(max_query_len * heads)
+    options: dict[str, Any] = {"num_warps": 8, "num_stages": tile.stages}
     _latent_kernel[len(kv_lens) * q_blocks, launch.splits](
         q, states, out, workspace.partial, workspace.lse, workspace.arrivals,
         cu_seqlens_q, kv_lens, page_table,
         scale, q.stride(0), q.stride(1), num_tokens, q_blocks,
         STATE_PAGE=states.stride(0), STATE_TOKEN=states.stride(1), TABLE_ROW=page_table.stride(0),
-        HEADS=heads, WIDTH=width, CHUNK=launch.chunk, CHUNKS=launch.chunks, PAGE=states.shape[1],
-        BLOCK_M=launch.rows, BLOCK_N=launch.tokens, SPLITS=launch.splits,
+        HEADS=heads, WIDTH=width, CHUNK=tile.chunk, CHUNKS=tile.features // tile.chunk,
+        PAGE=states.shape[1], BLOCK_M=tile.rows, BLOCK_N=tile.tokens, SPLITS=launch.splits,
         TWICE=states.dtype == torch.float32,  # the compiler stores tiles of it in two layouts
         **options, **overlapped(q.device),
     )  # fmt: skip

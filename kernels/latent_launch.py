@@ -7,6 +7,7 @@ multiprocessor has room for one program: both kernels share a sequence's tokens 
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Generic, TypeVar
 
 from antiphon.kernels.paged_launch import LEAST_KEYS, MOST_SPLITS
 
@@ -29,44 +30,14 @@ SHARED_MEMORY = 227 << 10
 
 
 @dataclass(frozen=True)
-class LatentLaunch:
-    """The sizes of one launch of the Triton kernel. `rows` of a program, each a head of a query;
-    `tokens` of a tile; `chunk` features, of which a width has `chunks`."""
+class Tile:
+    """What a program takes: `rows`, each a head of a query, and `tokens` at a time, of which shared
+    memory holds `stages`. `features` of a row of sums that a split leaves."""
 
-    splits: int
     rows: int
     tokens: int
     stages: int
-    chunk: int
-    chunks: int
-
-    @property
-    def features(self) -> int:
-        """Of a row of sums that a split leaves."""
-        return self.chunk * self.chunks
-
-    @classmethod
-    def choose(
-        cls,
-        sequences: int,
-        rows: int,
-        width: int,
-        itemsize: int,
-        max_kv_len: int,
-        multiprocessors: int,
-    ) -> "LatentLaunch":
-        """`rows`: heads of all queries of a sequence, at most. `itemsize`: bytes of a feature."""
-        block = FEW_ROWS if rows <= FEW_ROWS or width > WIDE else MOST_ROWS
-        chunk = min(LARGEST_CHUNK, max(16, 1 << (width - 1).bit_length()))
-        chunks = _parts(width, chunk)
-        tile_row = chunk * chunks * itemsize
-        tokens = 32 if 2 * 32 * tile_row <= SHARED_BYTES else 16
-        fits = 2 * tokens * tile_row <= SHARED_BYTES
-        stages = 2 if fits and itemsize < FLOAT32_BYTES else 1  # float32 is read TWICE
-        splits = _splits(
-            sequences, rows, _parts(rows, block), chunk * chunks, max_kv_len, multiprocessors
-        )
-        return cls(splits, block, tokens, stages, chunk, chunks)
+    features: int
 
     def blocks(self, rows: int) -> int:
         """Programs for so many rows of a sequence, in each split."""
@@ -74,51 +45,77 @@ class LatentLaunch:
 
 
 @dataclass(frozen=True)
-class MmaLaunch:
-    """The sizes of one launch of the kernel in CUDA C++: `rows` of a program, each a head of a
-    query, `tokens` of a tile, of which shared memory holds `stages`."""
+class TritonTile(Tile):
+    """`chunk` features are one block of a product."""
+
+    chunk: int
+
+    @classmethod
+    def of(cls, rows: int, width: int, itemsize: int) -> "TritonTile":
+        """`rows`: heads of all queries of a sequence, at most. `itemsize`: bytes of a feature."""
+        block = FEW_ROWS if rows <= FEW_ROWS or width > WIDE else MOST_ROWS
+        chunk = min(LARGEST_CHUNK, max(16, 1 << (width - 1).bit_length()))
+        features = _parts(width, chunk) * chunk
+        tokens = 32 if 2 * 32 * features * itemsize <= SHARED_BYTES else 16
+        fits = 2 * tokens * features * itemsize <= SHARED_BYTES
+        stages = 2 if fits and itemsize < FLOAT32_BYTES else 1  # float32 is read TWICE
+        return cls(block, tokens, stages, features, chunk)
+
+
+@dataclass(frozen=True)
+class MmaTile(Tile):
+    warps: int
+    itemsize: int
+
+    @classmethod
+    def of(cls, rows: int, width: int, itemsize: int) -> "MmaTile":
+        """As that of `TritonTile`; `width` is one that the kernel takes."""
+        warps = _warps(width)
+        assert warps is not None
+        block = row_sizes(rows, width)[0]
+        room = partial(_stages, block, width, itemsize, warps)
+        tokens = 32 if room(32) >= 2 else 16
+        return cls(block, tokens, room(tokens), width, warps, itemsize)
+
+    @property
+    def shared_bytes(self) -> int:
+        return _shared_bytes(
+            self.rows, self.features, self.itemsize, self.warps, self.tokens, self.stages
+        )
+
+
+T = TypeVar("T", bound=Tile)
+
+
+@dataclass(frozen=True)
+class LatentLaunch(Generic[T]):
+    """Programs for each sequence and block of its rows: so many `splits` of its tokens."""
 
     splits: int
-    warps: int
-    rows: int
-    tokens: int
-    stages: int
-    features: int
-    shared_bytes: int
+    tile: T
 
     @classmethod
     def choose(
-        cls,
-        sequences: int,
-        rows: int,
-        width: int,
-        itemsize: int,
-        max_kv_len: int,
-        multiprocessors: int,
-    ) -> "MmaLaunch":
-        """As `LatentLaunch.choose`; `width` is one that the kernel takes."""
-        warps = _warps(width)
-        assert warps is not None
-        block = next(
-            (size for size in row_sizes(0, width) if size >= rows), _most_rows(width, warps)
-        )
-        blocks = _parts(rows, block)
-        room = partial(_stages, block, width, itemsize, warps)
-        tokens = 32 if room(32) >= 2 else 16
-        stages = room(tokens)
-        splits = _splits(sequences, rows, blocks, width, max_kv_len, multiprocessors)
-        shared = _shared_bytes(block, width, itemsize, warps, tokens, stages)
-        return cls(splits, warps, block, tokens, stages, width, shared)
-
-    def blocks(self, rows: int) -> int:
-        return _parts(rows, self.rows)
+        cls, tile: T, sequences: int, rows: int, max_kv_len: int, multiprocessors: int
+    ) -> "LatentLaunch[T]":
+        """Splits are a power of two. The rounds that all programs take, each as long as its share
+        of a sequence, should be few. More splits must gain a tenth, and what they leave is
+        bounded. `rows`: see `TritonTile.of`."""
+        programs = sequences * tile.blocks(rows)
+        best, shortest = 1, float(math.ceil(programs / multiprocessors))
+        splits = 2
+        while splits <= MOST_SPLITS and splits * LEAST_KEYS < 2 * max_kv_len:
+            length = math.ceil(programs * splits / multiprocessors) / splits
+            if length < 0.9 * shortest:
+                best, shortest = splits, length
+            splits *= 2
+        most = MOST_PARTIAL_BYTES // (4 * sequences * rows * tile.features)
+        while best > 1 and best > most:
+            best //= 2
+        return cls(best, tile)
 
 
-def _parts(whole: int, part: int) -> int:
-    return -(-whole // part)
-
-
-def has_mma_launch(width: int, itemsize: int) -> bool:
+def has_mma_tile(width: int, itemsize: int) -> bool:
     """Whether the kernel in CUDA C++ takes states of this width."""
     warps = _warps(width)
     if warps is None or not _most_rows(width, warps):
@@ -167,25 +164,5 @@ def _shared_bytes(
     return tiles + scores + weights + rows * 4 + 8 + stages * 8 + 8
 
 
-def _splits(
-    sequences: int,
-    rows: int,
-    blocks: int,
-    features: int,
-    max_kv_len: int,
-    multiprocessors: int,
-) -> int:
-    """A power of two. The rounds that all programs take, each as long as its share of a sequence,
-    should be few. More splits must gain a tenth, and what they leave is bounded."""
-    programs = sequences * blocks
-    best, shortest = 1, float(math.ceil(programs / multiprocessors))
-    splits = 2
-    while splits <= MOST_SPLITS and splits * LEAST_KEYS < 2 * max_kv_len:
-        length = math.ceil(programs * splits / multiprocessors) / splits
-        if length < 0.9 * shortest:
-            best, shortest = splits, length
-        splits *= 2
-    most = MOST_PARTIAL_BYTES // (4 * sequences * rows * features)
-    while best > 1 and best > most:
-        best //= 2
-    return best
+def _parts(whole: int, part: int) -> int:
+    return -(-whole // part)

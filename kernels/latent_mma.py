@@ -3,7 +3,7 @@
 Triton gives a program's warps either rows or tokens of a product. Here they share the features: a
 tile is read from shared memory once for the scores and once for the sums, queries stay in
 registers, and rows, which are few, are the side of which the tensor cores take eight. See
-`cuda/latent_attention.cu`; torch compiles it (NVRTC) when a shape is first met.
+`cuda/latent_attention.cu`; torch compiles it (NVRTC) before the first step.
 """
 
 import logging
@@ -14,7 +14,13 @@ from typing import Any
 import torch
 
 from antiphon.kernels.formats import FLOAT8
-from antiphon.kernels.latent_launch import SHARED_MEMORY, MmaLaunch, has_mma_launch, row_sizes
+from antiphon.kernels.latent_launch import (
+    SHARED_MEMORY,
+    LatentLaunch,
+    MmaTile,
+    has_mma_tile,
+    row_sizes,
+)
 from antiphon.kernels.paged_launch import LEAST_KEYS
 from antiphon.kernels.paged_splits import Workspace
 
@@ -34,22 +40,20 @@ def takes(
         and torch.cuda.get_device_capability(device) >= CAPABILITY
         and dtype in HALF
         and kv_dtype in (None, dtype, FLOAT8)
-        and has_mma_launch(width, (kv_dtype or dtype).itemsize)
+        and has_mma_tile(width, (kv_dtype or dtype).itemsize)
         and _shared_memory(device) >= SHARED_MEMORY
         and _compiles()
     )
 
 
-def definitions(
-    launch: MmaLaunch, page_size: int, dtype: torch.dtype, state_dtype: torch.dtype
-) -> str:
+def definitions(tile: MmaTile, page_size: int, dtype: torch.dtype, state_dtype: torch.dtype) -> str:
     """The head of the source: what the kernel is compiled for."""
     values = {
-        "WARPS": launch.warps,
-        "WIDTH": launch.features,
-        "ROWS": launch.rows,
-        "TOKENS": launch.tokens,
-        "STAGES": launch.stages,
+        "WARPS": tile.warps,
+        "WIDTH": tile.features,
+        "ROWS": tile.rows,
+        "TOKENS": tile.tokens,
+        "STAGES": tile.stages,
         "PAGE": page_size,
         "LEAST_TOKENS": LEAST_KEYS,
         "FLOAT8": int(state_dtype == FLOAT8),
@@ -85,18 +89,20 @@ def compile_all(
 ) -> None:
     """Compiles, on the current device, what launches of `heads` rows a query and more need."""
     for rows in row_sizes(heads, width):
-        launch = MmaLaunch.choose(1, rows, width, state_dtype.itemsize, 1, 1)
-        head = definitions(launch, page_size, dtype, state_dtype)
-        _kernel(head, launch.shared_bytes, torch.cuda.current_device())
+        tile = MmaTile.of(rows, width, state_dtype.itemsize)
+        _kernel(tile, page_size, dtype, state_dtype, torch.cuda.current_device())
 
 
 @cache
-def _kernel(head: str, shared_bytes: int, device: int) -> Any:
+def _kernel(
+    tile: MmaTile, page_size: int, dtype: torch.dtype, state_dtype: torch.dtype, device: int
+) -> Any:
     """Compiled for the device `device`, which is the current one."""
     folder = Path(__file__).parent / "cuda"
-    source = head + "".join((folder / name).read_text() for name in SOURCES)
+    source = definitions(tile, page_size, dtype, state_dtype)
+    source += "".join((folder / name).read_text() for name in SOURCES)
     kernel = torch.cuda._compile_kernel(source, "latent_attention")
-    kernel.set_shared_memory_config(shared_bytes)
+    kernel.set_shared_memory_config(tile.shared_bytes)
     return kernel
 
 
@@ -106,27 +112,27 @@ def latent_attention(
     cu_seqlens_q: torch.Tensor,
     kv_lens: torch.Tensor,
     page_table: torch.Tensor,
-    launch: MmaLaunch,
+    launch: LatentLaunch[MmaTile],
     workspace: Workspace,
     *,
     max_query_len: int,
     scale: float,
 ) -> torch.Tensor:
-    """As the Triton kernel of this name; `workspace` is `launch.features` wide."""
-    num_tokens, heads, _ = q.shape
+    """As the Triton kernel of this name; `workspace` is as wide as the tile's features."""
+    (num_tokens, heads, _), tile = q.shape, launch.tile
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    q_blocks = launch.blocks(max_query_len * heads)
-    head = definitions(launch, states.shape[1], q.dtype, states.dtype)
-    kernel = _kernel(head, launch.shared_bytes, torch.cuda.current_device())
+    q_blocks = tile.blocks(max_query_len * heads)
+    device = torch.cuda.current_device()
+    kernel = _kernel(tile, states.shape[1], q.dtype, states.dtype, device)
     kernel(
         grid=(len(kv_lens) * q_blocks, launch.splits, 1),
-        block=(32 * launch.warps, 1, 1),
+        block=(32 * tile.warps, 1, 1),
         args=[
             q, states, out, workspace.partial, workspace.lse, workspace.arrivals, cu_seqlens_q,
             kv_lens, page_table, float(scale), q.stride(0), q.stride(1), states.stride(0),
             states.stride(1), page_table.stride(0), num_tokens, heads, q_blocks, launch.splits,
-            launch.features,
+            tile.features,
         ],
-        shared_mem=launch.shared_bytes,
+        shared_mem=tile.shared_bytes,
     )  # fmt: skip
     return out

@@ -1,5 +1,6 @@
 """Our own kernels, written in Triton: every kind, any head size, T5's bias, float8 pages."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -17,13 +18,13 @@ from antiphon.config.arithmetic import ceil_div
 from antiphon.kernels import latent_attention, latent_mma
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kernels.full_attention import full_attention
-from antiphon.kernels.latent_launch import LatentLaunch, MmaLaunch
+from antiphon.kernels.latent_launch import LatentLaunch, MmaTile, Tile, TritonTile
 from antiphon.kernels.paged_attention import BLOCK_M, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 from antiphon.kernels.paged_splits import Workspace
 from antiphon.layers.positions import RelativeBias
 
-L = TypeVar("L", PagedLaunch, LatentLaunch, MmaLaunch)
+L = TypeVar("L", PagedLaunch, LatentLaunch[Tile])
 
 
 class TritonFull(FullAttention[FullBatch]):
@@ -126,7 +127,7 @@ class TritonPaged(PagedAttention[TritonMetadata[PagedLaunch]]):
         )
 
 
-class TritonLatent(PagedAttention[TritonMetadata[LatentLaunch] | TritonMetadata[MmaLaunch]]):
+class TritonLatent(PagedAttention[TritonMetadata[LatentLaunch[Tile]]]):
     """Attention to hidden states, which are keys and values at once: by the kernel in CUDA C++
     where it takes them, elsewhere by Triton's."""
 
@@ -135,34 +136,29 @@ class TritonLatent(PagedAttention[TritonMetadata[LatentLaunch] | TritonMetadata[
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
         self._splits = _Splits(spec.device)
-        self.by_mma = latent_mma.takes(spec.head_dim, spec.dtype, spec.kv_dtype, spec.device)
-        if self.by_mma:
+        self._tile_of: Callable[[int, int, int], Tile] = TritonTile.of
+        self._attend: Callable[..., torch.Tensor] = latent_attention.latent_attention
+        if latent_mma.takes(spec.head_dim, spec.dtype, spec.kv_dtype, spec.device):
+            self._tile_of, self._attend = MmaTile.of, latent_mma.latent_attention
             assert spec.page_size is not None
             stored = spec.kv_dtype or spec.dtype
             latent_mma.compile_all(
                 spec.num_heads, spec.head_dim, spec.page_size, spec.dtype, stored
             )
 
-    def plan(self, batch: PagedBatch) -> TritonMetadata[LatentLaunch] | TritonMetadata[MmaLaunch]:
+    def plan(self, batch: PagedBatch) -> TritonMetadata[LatentLaunch[Tile]]:
         spec, sequences = self.spec, len(batch.query_lens)
         rows = batch.max_query_len * spec.num_heads
-        sizes = (
-            sequences,
-            rows,
-            spec.head_dim,
-            (spec.kv_dtype or spec.dtype).itemsize,
-            batch.max_kv_len,
-            self._splits.multiprocessors,
+        tile = self._tile_of(rows, spec.head_dim, (spec.kv_dtype or spec.dtype).itemsize)
+        launch = LatentLaunch.choose(
+            tile, sequences, rows, batch.max_kv_len, self._splits.multiprocessors
         )
-        launch = MmaLaunch.choose(*sizes) if self.by_mma else LatentLaunch.choose(*sizes)
         # Of one head of rows: programs take all of them. Graphs keep the workspaces that they were
         # captured with: a few sizes, powers of two.
-        tokens, blocks = batch.num_tokens * spec.num_heads, sequences * launch.blocks(rows)
+        tokens, blocks = batch.num_tokens * spec.num_heads, sequences * tile.blocks(rows)
         workspace = self._splits.workspace(
-            launch.splits, next_power_of_2(tokens), next_power_of_2(blocks), 1, launch.features
+            launch.splits, next_power_of_2(tokens), next_power_of_2(blocks), 1, tile.features
         )
-        if isinstance(launch, MmaLaunch):
-            return TritonMetadata(batch, launch, workspace)
         return TritonMetadata(batch, launch, workspace)
 
     def run(
@@ -170,23 +166,19 @@ class TritonLatent(PagedAttention[TritonMetadata[LatentLaunch] | TritonMetadata[
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        metadata: TritonMetadata[LatentLaunch] | TritonMetadata[MmaLaunch],
+        metadata: TritonMetadata[LatentLaunch[Tile]],
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         assert k is v or k.data_ptr() == v.data_ptr(), "hidden states are keys and values at once"
-        batch, launch = metadata.batch, metadata.launch
-        tensors = (
+        batch = metadata.batch
+        return self._attend(
             q,
             k.squeeze(2),
             batch.cu_seqlens_q,
             batch.kv_lens_on_device,
             batch.page_table_on_device,
-        )
-        queries, scale = batch.max_query_len, self.spec.scale
-        if isinstance(launch, MmaLaunch):
-            return latent_mma.latent_attention(
-                *tensors, launch, metadata.workspace, max_query_len=queries, scale=scale
-            )
-        return latent_attention.latent_attention(
-            *tensors, launch, metadata.workspace, max_query_len=queries, scale=scale
+            metadata.launch,
+            metadata.workspace,
+            max_query_len=batch.max_query_len,
+            scale=self.spec.scale,
         )

@@ -63,6 +63,11 @@ KERNEL void latent_attention(
     const int begin = split * per_split, end = min(length, begin + per_split);
     const int tiles = begin < end ? divided(end - begin, TOKENS) : 0;
     const int* table = page_table + (int64_t)sequence * table_row;
+    const auto row_of_all = [&](int row) {  // among the heads of all tokens
+        const int place = block * ROWS + row;
+        return (int64_t)(first_token + place / heads) * heads + place % heads;
+    };
+    const int64_t rows_of_split = (int64_t)num_tokens * heads;
     float* scores = (float*)(memory + SCORES_AT);
     uint16_t* weights = (uint16_t*)(memory + WEIGHTS_AT);
     float* factors = (float*)(memory + FACTORS_AT);
@@ -193,36 +198,33 @@ KERNEL void latent_attention(
     }
 
     UNROLL for (int pass = 0; pass < PASSES; pass++) {
-        const int row = pass * WARPS * ROWS_AT_ONCE + softmax_row, place = block * ROWS + row;
+        const int row = pass * WARPS * ROWS_AT_ONCE + softmax_row;
         if (row - lane / TOKENS >= ROWS) break;
         UNROLL for (int other = TOKENS / 2; other > 0; other /= 2)
             total[pass] += __shfl_xor_sync(~0u, total[pass], other);
         const bool has_tokens = total[pass] > 0.0f;  // a split may be empty
         if (softmax_token == 0) {
             factors[row] = has_tokens ? 1.0f / total[pass] : 0.0f;
-            if (splits > 1 && row < rows) {
-                const int64_t token = first_token + place / heads;
-                partial_lse[((int64_t)split * num_tokens + token) * heads + place % heads] =
+            if (splits > 1 && row < rows)
+                partial_lse[split * rows_of_split + row_of_all(row)] =
                     has_tokens ? highest[pass] + logarithm(total[pass]) : -INFINITY;
-            }
         }
     }
     __syncthreads();
     UNROLL for (int b = 0; b < BLOCKS; b++)
         UNROLL for (int odd = 0; odd < 2; odd++) {
-            const int row = 8 * b + 2 * pair + odd, place = block * ROWS + row;
+            const int row = 8 * b + 2 * pair + odd;
             if (row >= rows) continue;
-            const int64_t token = first_token + place / heads, head = place % heads;
+            const int64_t of_all = row_of_all(row);
             UNROLL for (int step = 0; step < STEPS; step++)
                 UNROLL for (int half = 0; half < 2; half++) {
                     const int feature = warp * OWN + 16 * step
                         + (FLOAT8 ? 2 * group + half : group + 8 * half);
                     const float value = sums[step][b][2 * half + odd] * factors[row];
                     if (splits == 1)
-                        out[(token * heads + head) * WIDTH + feature] = as_output(value);
+                        out[of_all * WIDTH + feature] = as_output(value);
                     else
-                        partial[(((int64_t)split * num_tokens + token) * heads + head) * partial_row
-                                + feature] = value;
+                        partial[(split * rows_of_split + of_all) * partial_row + feature] = value;
                 }
         }
     if (splits == 1) return;
@@ -240,11 +242,8 @@ KERNEL void latent_attention(
     // The splits' shares of each row, then their sums, of four features at a time: JOINED of them
     // are fetched before any is used.
     const int joined_rows = min(rows, ROWS);
-    for (int i = threadIdx.x; i < joined_rows * splits; i += THREADS) {
-        const int place = block * ROWS + i / splits;
-        const int64_t of_row = (int64_t)(first_token + place / heads) * heads + place % heads;
-        scores[i] = uncached(partial_lse + (int64_t)(i % splits) * num_tokens * heads + of_row);
-    }
+    for (int i = threadIdx.x; i < joined_rows * splits; i += THREADS)
+        scores[i] = uncached(partial_lse + i % splits * rows_of_split + row_of_all(i / splits));
     __syncthreads();
     if (threadIdx.x < joined_rows) {
         float* shares = scores + threadIdx.x * splits;
@@ -254,31 +253,30 @@ KERNEL void latent_attention(
         for (int i = 0; i < splits; i++) shares[i] /= sum;
     }
     __syncthreads();
-    for (int begin = threadIdx.x; begin < joined_rows * (WIDTH / 4); begin += THREADS * JOINED) {
+    constexpr int FOURS = WIDTH / 4;
+    for (int begin = threadIdx.x; begin < joined_rows * FOURS; begin += THREADS * JOINED) {
         float joined[JOINED][4] = {};
         for (int i = 0; i < splits; i++) {
             float four[JOINED][4];
             UNROLL for (int j = 0; j < JOINED; j++) {
-                const int at = begin + j * THREADS, place = block * ROWS + at / (WIDTH / 4);
-                const int64_t of_row = (int64_t)(first_token + place / heads) * heads + place % heads;
-                if (at < joined_rows * (WIDTH / 4))
-                    uncached_4(four[j], partial + ((int64_t)i * num_tokens * heads + of_row)
-                        * partial_row + at % (WIDTH / 4) * 4);
+                const int at = begin + j * THREADS;
+                if (at < joined_rows * FOURS)
+                    uncached_4(four[j], partial + at % FOURS * 4
+                        + (i * rows_of_split + row_of_all(at / FOURS)) * partial_row);
             }
             UNROLL for (int j = 0; j < JOINED; j++) {
                 const int at = begin + j * THREADS;
-                if (at < joined_rows * (WIDTH / 4)) {
-                    const float share = scores[at / (WIDTH / 4) * splits + i];
-                    UNROLL for (int k = 0; k < 4; k++) joined[j][k] += share * four[j][k];
-                }
+                if (at < joined_rows * FOURS)
+                    UNROLL for (int k = 0; k < 4; k++)
+                        joined[j][k] += scores[at / FOURS * splits + i] * four[j][k];
             }
         }
         UNROLL for (int j = 0; j < JOINED; j++) {
-            const int at = begin + j * THREADS, place = block * ROWS + at / (WIDTH / 4);
-            const int64_t of_row = (int64_t)(first_token + place / heads) * heads + place % heads;
-            if (at < joined_rows * (WIDTH / 4))
+            const int at = begin + j * THREADS;
+            if (at < joined_rows * FOURS)
                 UNROLL for (int k = 0; k < 4; k++)
-                    out[of_row * WIDTH + at % (WIDTH / 4) * 4 + k] = as_output(joined[j][k]);
+                    out[row_of_all(at / FOURS) * WIDTH + at % FOURS * 4 + k] =
+                        as_output(joined[j][k]);
         }
     }
 }

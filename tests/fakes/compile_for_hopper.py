@@ -30,7 +30,7 @@ from antiphon.kernels import (
 from antiphon.kernels.group_rows import quantize_groups
 from antiphon.kernels.grouped_linear import Tile, grouped_linear
 from antiphon.kernels.latent_attention import latent_attention
-from antiphon.kernels.latent_launch import LatentLaunch
+from antiphon.kernels.latent_launch import LatentLaunch, TritonTile
 from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 from antiphon.kernels.row_copy import copy_rows
@@ -184,9 +184,10 @@ def _attend_pages(
 
 
 def _attend_states(dtype: torch.dtype, state_type: torch.dtype, heads: int, width: int) -> None:
-    launch = LatentLaunch.choose(ROWS, heads, width, state_type.itemsize, 1500, 132)
-    sums, blocks = launch.chunk * launch.chunks, ROWS * launch.blocks(heads)
-    room = Workspace.make(launch.splits, ROWS * heads, blocks, 1, sums, torch.device("cpu"))
+    tile = TritonTile.of(heads, width, state_type.itemsize)
+    launch, blocks = LatentLaunch.choose(tile, ROWS, heads, 1500, 132), ROWS * tile.blocks(heads)
+    device = torch.device("cpu")
+    room = Workspace.make(launch.splits, ROWS * heads, blocks, 1, tile.features, device)
     ints = partial(torch.zeros, dtype=torch.int32)
     latent_attention(
         torch.zeros(ROWS, heads, width, dtype=dtype),

@@ -21,7 +21,7 @@ from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonLatent
 from antiphon.attention.interface import AttentionSpec
 from antiphon.kernels import paged_splits
-from antiphon.kernels.latent_launch import SHARED_BYTES, LatentLaunch
+from antiphon.kernels.latent_launch import SHARED_BYTES, LatentLaunch, TritonTile
 
 FLOAT8 = torch.float8_e4m3fn
 
@@ -36,12 +36,10 @@ def spec_of(
 
 def launched_with(monkeypatch: pytest.MonkeyPatch, splits: int, chunk: int) -> None:
     """Fixes how launches are cut up; short sequences are split, some in fewer than others."""
-    choose = LatentLaunch.choose
 
-    def cut(*sizes: Any) -> LatentLaunch:
-        launch = choose(*sizes)
-        chunks = -(-launch.chunk * launch.chunks // chunk)
-        return replace(launch, splits=splits, chunk=chunk, chunks=chunks)
+    def cut(tile: TritonTile, *_: int) -> LatentLaunch[TritonTile]:
+        features = -(-tile.features // chunk) * chunk
+        return LatentLaunch(splits, replace(tile, features=features, chunk=chunk))
 
     monkeypatch.setattr(triton_backend.LatentLaunch, "choose", cut)
     monkeypatch.setattr(paged_splits, "LEAST_KEYS", tl.constexpr(16))
@@ -82,17 +80,17 @@ def test_any_pages_and_lengths(data: st.DataObject) -> None:
 @pytest.mark.parametrize("width", [40, 768, 1024, 1280, 2048])
 @pytest.mark.parametrize("itemsize", [2, 4])
 def test_tiles_fit_a_multiprocessor(heads: int, queries: int, width: int, itemsize: int) -> None:
-    launch = LatentLaunch.choose(64, heads * queries, width, itemsize, 1500, 132)
-    padded = launch.chunk * launch.chunks
-    assert width <= padded < width + launch.chunk
-    assert launch.stages * launch.tokens * padded * itemsize <= SHARED_BYTES
-    assert launch.rows * padded * 4 <= 3 * 2**16, "sums in three quarters of the registers"
-    assert launch.blocks(heads * queries) * launch.rows >= heads * queries
+    tile = TritonTile.of(heads * queries, width, itemsize)
+    assert width <= tile.features < width + tile.chunk
+    assert tile.features % tile.chunk == 0
+    assert tile.stages * tile.tokens * tile.features * itemsize <= SHARED_BYTES
+    assert tile.rows * tile.features * 4 <= 3 * 2**16, "sums in three quarters of the registers"
+    assert tile.blocks(heads * queries) * tile.rows >= heads * queries
 
 
 def test_splits_fill_the_device() -> None:
     def splits(sequences: int, tokens: int = 1500) -> int:
-        return LatentLaunch.choose(sequences, 20, 1280, 2, tokens, 132).splits
+        return LatentLaunch.choose(TritonTile.of(20, 1280, 2), sequences, 20, tokens, 132).splits
 
     assert splits(1) == 16  # 12 of them have 128 tokens
     assert splits(1, 100) == 1

@@ -2,8 +2,10 @@
 
 import ctypes
 import subprocess
-from functools import cache, partial
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ pytest.importorskip("triton")
 
 from antiphon.kernels import latent_mma
 from antiphon.kernels.formats import FLOAT8
-from antiphon.kernels.latent_launch import SHARED_MEMORY, MmaLaunch, has_mma_launch
+from antiphon.kernels.latent_launch import SHARED_MEMORY, LatentLaunch, MmaTile, has_mma_tile
 from antiphon.kernels.paged_splits import Workspace
 
 BF16, F16, FLOAT32 = torch.bfloat16, torch.float16, torch.float32
@@ -74,43 +76,52 @@ class OnCpu:
         self._library.launch(*grid[:2], *values)
 
 
-def check(
-    monkeypatch: pytest.MonkeyPatch,
-    folder: Path,
-    sizes: tuple[int, int],
-    dtypes: tuple[torch.dtype, torch.dtype],
-    query_lens: list[int],
-    kv_lens: list[int],
-    programs: int,
-) -> MmaLaunch:
-    """`sizes`: heads, width. Splits are as for `programs` multiprocessors."""
-    (heads, width), (dtype, stored) = sizes, dtypes
-    monkeypatch.setattr(latent_mma, "_kernel", lambda head, *_: OnCpu(folder, head))
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    kv = stored if stored != dtype else None
-    spec = paged_spec("latent", heads, width, dtype, page_size=16, kv=kv, kv_heads=1)
-    # Rows past a sequence's last may hold anything: in its last page numbers, beyond it nothing.
-    case = PagedCase.make(spec, query_lens, kv_lens, seed=3)
-    rows, sequences = heads * max(query_lens), len(kv_lens)
-    choose = partial(MmaLaunch.choose, width=width, itemsize=stored.itemsize)
-    launch = choose(sequences, rows, max_kv_len=max(kv_lens), multiprocessors=programs)
-    workspace = Workspace.make(
-        launch.splits, heads * len(case.q), sequences * launch.blocks(rows), 1, width, spec.device
+Attends = Callable[..., LatentLaunch[MmaTile]]
+
+
+@pytest.fixture
+def attends(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Attends:
+    """Checks one batch, and gives its launch."""
+    monkeypatch.setattr(
+        latent_mma, "_kernel", lambda *kind: OnCpu(folder, latent_mma.definitions(*kind[:-1]))
     )
-    batch = case.batch
-    for _ in range(2):  # arrivals are as they were
-        out = latent_mma.latent_attention(
-            case.q, case.pool[0].squeeze(2), batch.cu_seqlens_q, batch.kv_lens_on_device,
-            batch.page_table_on_device, launch, workspace,
-            max_query_len=max(query_lens), scale=spec.scale,
-        )  # fmt: skip
-        case.check(out, spec)
-    assert not workspace.arrivals.any()
-    return launch
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+
+    def check(
+        sizes: tuple[int, int],
+        dtypes: tuple[torch.dtype, torch.dtype],
+        query_lens: list[int],
+        kv_lens: list[int],
+        programs: int,
+    ) -> LatentLaunch[MmaTile]:
+        """`sizes`: heads, width. Splits are as for `programs` multiprocessors."""
+        (heads, width), (dtype, stored) = sizes, dtypes
+        kv = stored if stored != dtype else None
+        spec = paged_spec("latent", heads, width, dtype, page_size=16, kv=kv, kv_heads=1)
+        case = PagedCase.make(spec, query_lens, kv_lens, seed=3)
+        rows, sequences = heads * max(query_lens), len(kv_lens)
+        tile = MmaTile.of(rows, width, stored.itemsize)
+        launch = LatentLaunch.choose(tile, sequences, rows, max(kv_lens), programs)
+        blocks = sequences * tile.blocks(rows)
+        workspace = Workspace.make(
+            launch.splits, heads * len(case.q), blocks, 1, width, spec.device
+        )
+        batch = case.batch
+        for _ in range(2):  # arrivals are as they were
+            out = latent_mma.latent_attention(
+                case.q, case.pool[0].squeeze(2), batch.cu_seqlens_q, batch.kv_lens_on_device,
+                batch.page_table_on_device, launch, workspace,
+                max_query_len=max(query_lens), scale=spec.scale,
+            )  # fmt: skip
+            case.check(out, spec)
+        assert not workspace.arrivals.any()
+        return launch
+
+    return check
 
 
 @pytest.mark.parametrize(
-    ("sizes", "dtypes", "query_lens", "kv_lens", "programs"),
+    "case",
     [
         ((20, 256), (BF16, BF16), [1, 3], [300, 5], 16),  # splits, and several blocks of rows
         ((20, 256), (BF16, FLOAT8), [1, 3], [300, 5], 16),
@@ -119,46 +130,37 @@ def check(
     ],
     ids=["bfloat16", "float8", "float16", "float8 of float16"],
 )
-def test_it_attends(
-    monkeypatch: pytest.MonkeyPatch,
-    folder: Path,
-    sizes: tuple[int, int],
-    dtypes: tuple[torch.dtype, torch.dtype],
-    query_lens: list[int],
-    kv_lens: list[int],
-    programs: int,
-) -> None:
-    check(monkeypatch, folder, sizes, dtypes, query_lens, kv_lens, programs)
+def test_it_attends(attends: Attends, case: tuple[Any, ...]) -> None:
+    attends(*case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stored", [BF16, FLOAT8])
 @pytest.mark.parametrize("sizes", [(20, 1280), (16, 1024), (12, 768), (32, 2048)])
 def test_it_attends_to_states_of_published_models(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, sizes: tuple[int, int], stored: torch.dtype
+    attends: Attends, sizes: tuple[int, int], stored: torch.dtype
 ) -> None:
-    launch = check(monkeypatch, folder, sizes, (BF16, stored), [1, 2], [140, 31], 64)
-    assert launch.splits > 1
+    assert attends(sizes, (BF16, stored), [1, 2], [140, 31], 64).splits > 1
 
 
 @pytest.mark.parametrize("width", [384, 512, 768, 1024, 1280, 2048])
 @pytest.mark.parametrize("itemsize", [1, 2])
 @pytest.mark.parametrize("rows", [1, 6, 20, 32, 33, 160])
 def test_a_launch_fits(width: int, itemsize: int, rows: int) -> None:
-    assert has_mma_launch(width, itemsize)
-    launch = MmaLaunch.choose(64, rows, width, itemsize, 1500, 132)
-    assert launch.shared_bytes <= SHARED_MEMORY
-    assert launch.stages >= 2
-    assert launch.rows % 8 == 0
-    assert launch.blocks(rows) * launch.rows >= rows
+    assert has_mma_tile(width, itemsize)
+    tile = MmaTile.of(rows, width, itemsize)
+    assert tile.shared_bytes <= SHARED_MEMORY
+    assert tile.stages >= 2
+    assert tile.rows % 8 == 0
+    assert tile.blocks(rows) * tile.rows >= rows
     # Sums and queries: six registers of each lane for eight rows and sixteen features of a warp,
     # and a multiprocessor has 65,536.
-    assert 6 * (launch.rows // 8) * (width // 16) * 32 <= 0.75 * 65536
+    assert 6 * (tile.rows // 8) * (width // 16) * 32 <= 0.75 * 65536
 
 
 @pytest.mark.parametrize(("width", "itemsize"), [(80, 2), (200, 2), (8192, 2)])
 def test_other_widths_are_left_to_triton(width: int, itemsize: int) -> None:
-    assert not has_mma_launch(width, itemsize)
+    assert not has_mma_tile(width, itemsize)
 
 
 def test_it_is_for_gpus() -> None:
@@ -167,5 +169,5 @@ def test_it_is_for_gpus() -> None:
 
 def test_rows_are_shared_evenly() -> None:
     """33 rows of 1280 features do not fit one program's registers, with 24: two of 24."""
-    sizes = np.array([MmaLaunch.choose(1, rows, 1280, 2, 1500, 132).rows for rows in (20, 33, 49)])
+    sizes = np.array([MmaTile.of(rows, 1280, 2).rows for rows in (20, 33, 49)])
     assert sizes.tolist() == [24, 24, 24]
