@@ -146,19 +146,19 @@ class RealtimeSession:
         include = self._include if wanted.include is None else wanted.include
         self._options(settings, include)  # refuses what the model can't do
         if audio is not None and "turn_detection" in audio.model_fields_set:
-            await self._detect_turns(audio.turn_detection)
+            await self._detect_turns(audio.turn_detection, settings.model)
         self._settings, self._include = settings, include
         await self._send("session.updated", session=self._described())
         if self._detection is not None:
             await self._detection.listen()
 
-    async def _detect_turns(self, settings: ServerVad | None) -> None:
+    async def _detect_turns(self, settings: ServerVad | None, model: str | None) -> None:
         if settings is None:
             self._detection = None
         elif self._detection is not None:
             self._detection.change(settings)
         else:
-            run = self._service.audio_model(self._settings.model).engine.run_in_thread
+            run = self._service.audio_model(model).engine.run_in_thread
             voices, longest = await run(new_voices), self._service.limits.audio_seconds
             self._detection = TurnDetection(settings, self._buffer, self, voices, run, longest)
 

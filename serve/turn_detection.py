@@ -74,9 +74,11 @@ class TurnDetection:
             await self.listen()
 
     async def _make_room(self, size: int) -> None:
-        if self._buffer.size + size <= self._room * SAMPLE_BYTES:
-            return
-        end = self._buffer.end
+        if self._buffer.size + size > self._room * SAMPLE_BYTES:
+            await self._cut(self._buffer.end)
+
+    async def _cut(self, end: int) -> None:
+        """Gives up what is before sample `end` for want of room; a turn ends there."""
         if self._speaks:
             await self._turns.on_pause(end)
         self._buffer.drop(end)
@@ -87,9 +89,7 @@ class TurnDetection:
         while self._heard < self._buffer.end:
             length = min(PIECE, self._room, self._buffer.end - self._heard)
             if self._speaks and self._heard + length - self._buffer.start > self._room:
-                await self._turns.on_pause(self._heard)
-                self._buffer.drop(self._heard)
-                self.begin_anew()
+                await self._cut(self._heard)
             sound = self._buffer.read(self._heard, length)
             self._heard += length
             for edge in await self._run_in_thread(_edges, self._voice, sound):

@@ -162,7 +162,7 @@ class QwenVisionEncoder(PatchEncoder):
         )
         angles = torch.cat([place[:, None] * self.frequencies for place in (y, x)], 1)
         rotation, (tokens, rows) = Rotation(angles.cos(), angles.sin()), orders or (None, None)
-        return QwenLayout(self.sequences(images), rotation, tokens, rows)
+        return QwenLayout(self._lengths(frames), rotation, tokens, rows)
 
     def _frames(self, images: Sequence[ImageShape]) -> list[FrameOrder]:
         half, frames = self.description, []
@@ -172,7 +172,9 @@ class QwenVisionEncoder(PatchEncoder):
         return frames
 
     def sequences(self, images: Sequence[ImageShape]) -> dict[str, np.ndarray]:
-        frames = self._frames(images)
+        return self._lengths(self._frames(images))
+
+    def _lengths(self, frames: Sequence[FrameOrder]) -> dict[str, np.ndarray]:
         lengths = {FULL: np.array([len(frame.row) for frame in frames])}
         if self.description.window is not None:
             lengths[WINDOW] = np.concatenate([frame.windows for frame in frames])
