@@ -17,7 +17,28 @@ from antiphon.layers.positions import RelativeBias
 from antiphon.runtime import graphs as runtime_graphs
 
 
-class ReadsLengths(FullAttention[torch.Tensor]):
+class Masked(FullAttention[torch.Tensor]):
+    """Over all tokens of a batch; `metadata` [tokens, tokens] says who sees whom."""
+
+    name = "masked"
+
+    def plan(self, batch: Any) -> torch.Tensor:
+        raise NotImplementedError
+
+    def run(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        metadata: torch.Tensor,
+        bias: RelativeBias | None = None,
+    ) -> torch.Tensor:
+        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, metadata, scale=self.spec.scale)
+        return out.transpose(0, 1)
+
+
+class ReadsLengths(Masked):
     """As kernels that graphs hold for sequences of any lengths: reads them when it runs."""
 
     name = "reads lengths"
@@ -34,9 +55,7 @@ class ReadsLengths(FullAttention[torch.Tensor]):
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         owners = torch.searchsorted(metadata[1:], torch.arange(len(q)), right=True)
-        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
-        mask = owners[:, None] == owners
-        return F.scaled_dot_product_attention(q, k, v, mask, scale=self.spec.scale).transpose(0, 1)
+        return super().run(q, k, v, owners[:, None] == owners)
 
 
 def with_graphs(

@@ -5,11 +5,15 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 from paths import RECORDINGS
 
 RATE = 24_000
 PREFIX = "conversation.item.input_audio_transcription"
 TRANSCRIPTION = {"intent": "transcription"}
+OPENAIS_WEBSOCKETS = pytest.mark.filterwarnings(
+    "ignore:connect.. must be used as a context manager:DeprecationWarning"
+)
 
 
 @cache

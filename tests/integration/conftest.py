@@ -8,6 +8,7 @@ import pytest
 from tiny_vlms import make_vlm
 
 if TYPE_CHECKING:
+    import openai
     from http_server import Running
 
 
@@ -25,3 +26,12 @@ def server(
     models = {"hears": str(whisper_folder), "numbers": str(t5_folder), "sees": str(vision)}
     with running_server(models, Limits(upload_mib=2, audio_seconds=60)) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: "Running") -> Iterator["openai.OpenAI"]:
+    """OpenAI's own client of that server."""
+    import openai
+
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
+        yield client

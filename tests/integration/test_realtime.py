@@ -3,7 +3,6 @@
 import base64
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from http_server import Running, running_server
 from realtime_client import (
     CALL,
+    OPENAIS_WEBSOCKETS,
     PREFIX,
     TRANSCRIPTION,
     WECKER,
@@ -26,15 +26,7 @@ from websockets.sync.client import connect
 
 from antiphon.serve.settings import Limits
 
-pytestmark = pytest.mark.filterwarnings(  # openai's own use of websockets
-    "ignore:connect.. must be used as a context manager:DeprecationWarning"
-)
-
-
-@pytest.fixture(scope="module")
-def client(server: Running) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
-        yield client
+pytestmark = OPENAIS_WEBSOCKETS
 
 
 def test_a_session(client: openai.OpenAI) -> None:

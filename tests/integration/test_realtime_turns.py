@@ -1,14 +1,12 @@
 """Turns of speech that the server finds in a realtime session, by OpenAI's own client."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
-import pytest
-from http_server import Running
 from realtime_client import (
     CALL,
+    OPENAIS_WEBSOCKETS,
     PREFIX,
     RATE,
     TRANSCRIPTION,
@@ -19,15 +17,7 @@ from realtime_client import (
     until,
 )
 
-pytestmark = pytest.mark.filterwarnings(  # openai's own use of websockets
-    "ignore:connect.. must be used as a context manager:DeprecationWarning"
-)
-
-
-@pytest.fixture(scope="module")
-def client(server: Running) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
-        yield client
+pytestmark = OPENAIS_WEBSOCKETS
 
 
 def listening(**detection: Any) -> dict[str, Any]:

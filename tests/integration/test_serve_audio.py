@@ -3,22 +3,14 @@
 import base64
 import re
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import openai
 import pytest
-from http_server import Running
 from paths import RECORDINGS
 
 CALL, WECKER = RECORDINGS / "call.wav", RECORDINGS / "wecker.wav"
-
-
-@pytest.fixture(scope="module")
-def client(server: Running) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@ the engine's own."""
 
 import base64
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -13,12 +12,6 @@ from PIL import Image
 from tiny_vlms import picture
 
 TEXT = {"type": "text", "text": "w7 w8 w9"}
-
-
-@pytest.fixture(scope="module")
-def client(server: Running) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
-        yield client
 
 
 def data_uri(image: Image.Image) -> str:

@@ -1,6 +1,5 @@
 """Text over HTTP, asked by OpenAI's own client."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -10,12 +9,6 @@ import pytest
 from http_server import Running
 
 from antiphon.client import Client
-
-
-@pytest.fixture(scope="module")
-def client(server: Running) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
-        yield client
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:

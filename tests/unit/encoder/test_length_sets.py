@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from encoder_graphs import load, with_graphs
+from encoder_graphs import Masked, load, with_graphs
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn import functional as F
 
-from antiphon.attention.interface import FullAttention
 from antiphon.attention.specs import encoder_spec
 from antiphon.encoder import models
 from antiphon.encoder.graphs import EncoderGraphs, NoGraph
@@ -19,7 +17,6 @@ from antiphon.encoder.models.bart import BartEncoder
 from antiphon.encoder.models.length_sets import FULL, Blocks, LengthSet, WholeInputs
 from antiphon.encoder.models.whisper import WhisperEncoder
 from antiphon.encoder.runner import EncoderRunner
-from antiphon.layers.positions import RelativeBias
 from antiphon.layers.shard import Part
 
 SIZE = 5
@@ -48,27 +45,6 @@ class BlockWhisper(WhisperEncoder):
 def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(models.MODELS, "bart", BlockBart)
     monkeypatch.setitem(models.MODELS, "whisper", BlockWhisper)
-
-
-class Masked(FullAttention[torch.Tensor]):
-    """Over all tokens of a batch; `metadata` [tokens, tokens] says who sees whom."""
-
-    name = "masked"
-
-    def plan(self, batch: Any) -> torch.Tensor:
-        raise NotImplementedError
-
-    def run(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        metadata: torch.Tensor,
-        bias: RelativeBias | None = None,
-    ) -> torch.Tensor:
-        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, metadata, scale=self.spec.scale)
-        return out.transpose(0, 1)
 
 
 def masked(runner: EncoderRunner, inputs: list[np.ndarray]) -> torch.Tensor:
