@@ -127,6 +127,7 @@ def decoder(
                 "tokens/s": batch / took,
                 "limit_ms": limit * 1e3,
                 "times_limit": took / limit,
+                "weights_gib": weights / 2**30,
                 "ms_with_host": with_host * 1e3,
                 "ready_s": ready,
             }

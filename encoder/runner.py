@@ -27,11 +27,12 @@ from antiphon.encoder.rank_commands import EncodeBatch, Followers, no_followers
 from antiphon.encoder.stage import Stage
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.layers.finite import check_output
-from antiphon.layers.opening import build_to_fill, open_checkpoint
+from antiphon.layers.opening import build_to_fill, kept_small, open_checkpoint
 from antiphon.layers.prepare import prepare_encoder
 from antiphon.layers.quantization.quantize import check_quantization
+from antiphon.layers.random_weights import build_randomly
 from antiphon.layers.shard import Part
-from antiphon.layers.weights import check_unused, fill_randomly, load_part
+from antiphon.layers.weights import check_unused, load_part
 from antiphon.runtime.device import Target
 from antiphon.runtime.ranks import RankError, Ranks
 
@@ -110,8 +111,12 @@ class EncoderRunner:
         half, part = model.encoder, self._part
         assert half is not None
         if config.model.load_format == "dummy":
-            encoder = self.target.build(lambda: build(half, part))
-            fill_randomly(encoder)
+            encoder = build_randomly(
+                self.target,
+                lambda: build(half, part),
+                kept_small(model, config.model),
+                lambda path: half.checkpoint_names(part.whole_path(path)),
+            )
         else:
             checkpoint = open_checkpoint(model, config.model)
             encoder = build_to_fill(self.target, checkpoint, lambda: build(half, part))
