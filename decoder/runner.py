@@ -277,10 +277,10 @@ class DecoderRunner:
     ) -> None:
         """The model and the likeliest tokens under the rules that most requests have."""
         hidden = self._run_layers(inputs, attentions, embeddings)
-        if not self.part.is_last:
+        if self.part.is_last:
+            self.outputs.compute(inputs, hidden, features)
+        else:
             self.links.outgoing[: inputs.shape.tokens] = hidden
-            return
-        self.outputs.compute(inputs, hidden, features)
 
     def _run_layers(
         self, inputs: StepInputs, attentions: PlannedAttentions, embeddings: Sequence[Embedding]
