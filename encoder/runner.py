@@ -131,7 +131,7 @@ class EncoderRunner:
         """Runs small batches: no request shall wait for what is loaded or compiled at first use.
         Raises CheckpointError if the hidden states are not finite."""
         for batch in self.frontend.warm_up_batches():
-            check_output(self._run(batch), "encoder", self._folder)
+            check_output(self.run(batch), "encoder", self._folder)
         tensor = self.ranks.tensor
         is_gathered = self._shares_inputs and self.ranks.exchanges and self._stage.is_last
         if is_gathered and tensor.size > 1:
@@ -151,7 +151,7 @@ class EncoderRunner:
         """
         lengths = self.frontend.lengths(inputs)
         if self.ranks.is_alone:
-            return Encoded(lengths.tolist(), self._run(self.frontend.pack(inputs)))
+            return Encoded(lengths.tolist(), self.run(self.frontend.pack(inputs)))
         if self.ranks.is_leader:
             self._followers(EncodeBatch(tuple(inputs)))
         try:
@@ -166,14 +166,14 @@ class EncoderRunner:
         return self.model.pool(encoded.hidden, encoded.lengths)
 
     def _run_together(self, inputs: Sequence[np.ndarray], lengths: np.ndarray) -> Encoded:
-        """As `_run`, with the other ranks of the replica."""
+        """As `run`, with the other ranks of the replica."""
         if not self._shares_inputs:
-            return Encoded(lengths.tolist(), self._run(self.frontend.pack(inputs)))
+            return Encoded(lengths.tolist(), self.run(self.frontend.pack(inputs)))
         spans = shares(lengths, self.ranks.tensor.size)
         tokens = [int(lengths[span.slice].sum()) for span in spans]
         own = inputs[spans[self.ranks.tensor.rank].slice]
         if own:
-            hidden = self._run(self.frontend.pack(own))
+            hidden = self.run(self.frontend.pack(own))
         else:
             device, dtype = self.target.device, self.target.dtype
             hidden = torch.empty(0, self._output_size, dtype=dtype, device=device)
@@ -183,9 +183,10 @@ class EncoderRunner:
             hidden = gather(hidden, tokens, self.ranks.tensor)
         return Encoded(lengths.tolist(), hidden)
 
-    def _run(self, batch: EncoderBatch) -> torch.Tensor:
-        """Hidden states [rows, output size] of the last part; what the layers of another make of
-        the stream [tokens, hidden]."""
+    @torch.inference_mode()
+    def run(self, batch: EncoderBatch) -> torch.Tensor:
+        """Of a batch that `frontend` has packed, for this rank alone: hidden states [rows, output
+        size] of the last part; what the layers of another make of the stream [tokens, hidden]."""
         shape = self.choose_graph(batch)
         if not isinstance(shape, NoGraph) and isinstance(self.graphs, EncoderGraphs):
             written = self.graphs.replay(shape, batch)

@@ -12,13 +12,22 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
 
 LIMIT_SECONDS = 240.0
 PROCESSES: dict[tuple[str, ...], subprocess.Popen[bytes]] = {}  # servers, by what they import
-COMMANDS = ("antiphon.cli.app",)
-CHECKS = (*COMMANDS, "antiphon.cli.preflight", "antiphon.inputs.calls.transcription", "av")
+COMMANDS = ("antiphon.cli.app", "pydantic.fields", "pydantic.type_adapter", "typer._adapters")
+CHECKS = (
+    *COMMANDS,
+    "antiphon.cli.preflight",
+    "antiphon.families.registry",
+    "antiphon.inputs.calls.transcription",
+    "antiphon.jobs.batch",
+    "av",
+)
 ENGINES = (
     *CHECKS,
     "antiphon.decoder.runner",
@@ -29,11 +38,15 @@ ENGINES = (
 )
 MAIN = "from antiphon.cli import main\nmain()"
 
+# Frozen, what is imported is neither visited nor copied by the collections of each child's exit,
+# which took longer than most children run.
 SERVER = """
-import json, os, socket, sys
+import gc, json, os, socket, sys
 requests = socket.socket(fileno=int(sys.argv[1]))
 for module in sys.argv[2:]:
     __import__(module)
+gc.collect()
+gc.freeze()
 while True:
     message, files, _, _ = socket.recv_fds(requests, 2**20, 3)
     if not message:
@@ -43,6 +56,7 @@ while True:
         break
     for file in files:
         os.close(file)
+    requests.sendall(json.dumps(child).encode())
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     requests.sendall(json.dumps(code).encode())
 requests.close()
@@ -58,26 +72,53 @@ exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
 """
 
 
-def run(
+@dataclass
+class Running:
+    """A command that runs; its server takes another one when it has ended."""
+
+    pid: int
+    _arguments: tuple[str, ...]
+    _imported: tuple[str, ...]
+    _streams: list[IO[bytes]]
+
+    def completed(self) -> subprocess.CompletedProcess[str]:
+        """Waits for its end."""
+        code = _answer(self._imported)
+        texts = []
+        for stream in self._streams[1:]:
+            stream.seek(0)
+            texts.append(stream.read().decode())
+        return subprocess.CompletedProcess(["-c", *self._arguments], code, *texts)
+
+
+@contextmanager
+def started(
     program: str, *arguments: str, stdin: bytes = b"", imported: tuple[str, ...] = COMMANDS
-) -> subprocess.CompletedProcess[str]:
+) -> Iterator[Running]:
     """As `python -c program arguments`, but for modules `imported` before it begins."""
     command = json.dumps([program, ["-c", *arguments], os.getcwd(), dict(os.environ)]).encode()
-    server = _server(imported)
     with ExitStack() as stack:
         streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
         streams[0].write(stdin)
         streams[0].seek(0)
-        socket.send_fds(server, [command], [stream.fileno() for stream in streams])
-        try:
-            code = json.loads(server.recv(64))
-        except TimeoutError:
-            _end(imported)  # its answer would be taken for the next command's
-            raise
-        for stream in streams:
-            stream.seek(0)
-        stdout, stderr = (stream.read().decode() for stream in streams[1:])
-    return subprocess.CompletedProcess(["-c", *arguments], code, stdout, stderr)
+        socket.send_fds(_server(imported), [command], [stream.fileno() for stream in streams])
+        yield Running(_answer(imported), arguments, imported, streams)
+
+
+def run(
+    program: str, *arguments: str, stdin: bytes = b"", imported: tuple[str, ...] = COMMANDS
+) -> subprocess.CompletedProcess[str]:
+    """As `started`, to its end."""
+    with started(program, *arguments, stdin=stdin, imported=imported) as running:
+        return running.completed()
+
+
+def _answer(imported: tuple[str, ...]) -> int:
+    try:
+        return int(json.loads(_server(imported).recv(64)))
+    except TimeoutError:
+        _end(imported)  # its answer would be taken for the next command's
+        raise
 
 
 def _end(imported: tuple[str, ...]) -> None:

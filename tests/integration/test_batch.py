@@ -1,20 +1,20 @@
 """`antiphon batch` on the shipped models, without Ray: speech, texts, kills, changes."""
 
 import json
+import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import batches
 import forked_commands
+import psutil
 import pytest
 from forked_commands import ENGINES, MAIN
 from paths import RECORDINGS, T5, WHISPER
 
-COMMAND = [sys.executable, "-m", "antiphon", "batch"]
 NUMBERS = 600
 
 
@@ -85,25 +85,23 @@ def test_speech(tmp_path: Path) -> None:
 def test_killed_and_started_again(numbers: Path, tmp_path: Path) -> None:
     """By SIGKILL, twice, and by Ctrl-C."""
     out = tmp_path / "out"
-    command = [*COMMAND, str(numbers), "-m", str(T5), "--output", str(out), "--no-ray"]
+    command = ["batch", str(numbers), "-m", str(T5), "--output", str(out), "--no-ray"]
     options = ["--shard-lines", "100", "--in-flight", "16", "--max-num-seqs", "8"]
     counts = [0]
     for signum in (signal.SIGKILL, signal.SIGKILL, signal.SIGINT):
-        process = subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        while len(_done(out)) < counts[-1] + 50:
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
-        process.send_signal(signum)
-        _, stderr = process.communicate(timeout=30)
+        with forked_commands.started(MAIN, *command, *options, imported=ENGINES) as process:
+            while len(_done(out)) < counts[-1] + 50:
+                assert psutil.pid_exists(process.pid), process.completed()
+                time.sleep(0.02)
+            os.kill(process.pid, signum)
+            killed = process.completed()
         counts.append(len(_done(out)))
         assert counts[-1] < NUMBERS
-    assert process.returncode == 130
+    assert killed.returncode == 130
     advice = f"antiphon: {counts[-1]:,} of {NUMBERS} lines are done and stay in {out}; "
-    assert stderr.splitlines()[-1].startswith(advice)
+    assert killed.stderr.splitlines()[-1].startswith(advice)
     assert not (out / "summary.json").exists()
-    done = antiphon_batch(*command[len(COMMAND) : -1], *options)
+    done = antiphon_batch(*command[1:-1], *options)
     assert done.returncode == 0, done.stderr
     assert f"{out}: {counts[-1]} of {NUMBERS} lines are done" in done.stderr
     results = batches.results(out)

@@ -2,16 +2,16 @@
 
 import asyncio
 import io
-import subprocess
-import sys
 import textwrap
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forked_commands
 import numpy as np
 import pytest
+from forked_commands import ENGINES
 from paths import T5
 
 from antiphon.config.errors import EngineDeadError, PromptError, SamplingError
@@ -102,12 +102,7 @@ def test_a_program_ends_with_a_stream_that_it_never_finished():
         stream = engine.stream("12")
         next(stream)
         """
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        timeout=240,
-        capture_output=True,
-        text=True,
-    )
+    run = forked_commands.run(textwrap.dedent(program), imported=ENGINES)
     assert (run.returncode, run.stderr) == (0, "")
 
 

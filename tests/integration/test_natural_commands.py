@@ -1,8 +1,6 @@
 """The command as users of other tools type it: their flags and values, taken or refused by name."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -112,20 +110,12 @@ def test_what_settings_alone_decide_is_quick(
         ("tr", {"transcribe"}),
     ],
 )
-def test_completion(words: str, offered: set[str]) -> None:
+def test_completion(words: str, offered: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     typed = ["antiphon", *words.split()]
-    asked = {
-        "_ANTIPHON_COMPLETE": "complete_bash",
-        "COMP_WORDS": " ".join(typed),
-        "COMP_CWORD": str(len(typed) - 1),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "antiphon"],
-        env={**os.environ, **asked},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    monkeypatch.setenv("_ANTIPHON_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", " ".join(typed))
+    monkeypatch.setenv("COMP_CWORD", str(len(typed) - 1))
+    done = antiphon()
     assert set(done.stdout.split()) == offered
 
 
@@ -146,19 +136,9 @@ def test_a_name_with_a_colon_is_no_protocol(
 
 
 def test_a_full_disk_is_one_line(t5_folder: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "antiphon",
-        "generate",
-        NUMBERS,
-        "-m",
-        str(t5_folder),
-        "--no-ray",
-        "-q",
-    ]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
+    into_full = "import os\nos.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"
+    arguments = (NUMBERS, "-m", str(t5_folder), "--no-ray", "-q")
+    done = run(into_full + MAIN, "generate", *arguments, imported=ENGINES)
     assert (done.returncode, done.stderr) == (
         1,
         "antiphon: cannot go on: No space left on device\n",

@@ -9,9 +9,11 @@ import threading
 import time
 from pathlib import Path
 
+import forked_commands
 import psutil
 import pytest
 import ray
+from forked_commands import ENGINES
 from paths import ROOT
 
 from antiphon.actors.session import RaySession
@@ -82,6 +84,7 @@ def test_a_wrong_address_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def _run(script: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """In a process of its own; `forked_commands` is quicker where Ray doesn't matter."""
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
         capture_output=True,
@@ -177,8 +180,7 @@ def test_an_interrupted_start_ends_at_once_and_leaves_nothing(seconds: float) ->
 
 
 def test_a_forked_child_is_told_and_does_not_end_its_parents_workers() -> None:
-    run = _run(
-        f"""
+    program = f"""
         import os, time
         from antiphon import Engine
         with Engine({T5!r}, ray=False) as engine:
@@ -192,7 +194,7 @@ def test_a_forked_child_is_told_and_does_not_end_its_parents_workers() -> None:
             os.waitpid(child, 0)
             print(engine.generate("in words: 8", use_tqdm=False)[0].outputs[0].text)
         """
-    )
+    run = forked_commands.run(textwrap.dedent(program), imported=ENGINES)
     assert run.returncode == 0, run.stderr
     child, parent = run.stdout.splitlines()
     assert child.startswith("EngineDeadError this engine belongs to process")

@@ -2,10 +2,7 @@
 
 import asyncio
 import copy
-import os
 import pickle
-import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -13,7 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import forked_commands
 import pytest
+from forked_commands import ENGINES
 from paths import T5
 
 from antiphon.config.errors import ConfigurationError, EngineDeadError
@@ -167,13 +166,7 @@ def test_a_program_ends_by_itself_and_quietly(last: str) -> None:
             atexit.register(sys.service.engine.close)
         print(sys.service.engine.generate("in words: 7", use_tqdm=False)[0].outputs[0].text)
         """
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        timeout=240,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = forked_commands.run(textwrap.dedent(program), imported=ENGINES)
     assert (run.returncode, run.stdout, run.stderr) == (0, "seven\n", "")
 
 
@@ -192,13 +185,5 @@ def test_an_engine_that_was_made_before_a_fork_starts_behind_it() -> None:
             os._exit(0)
         os.waitpid(child, 0)
         """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        timeout=100,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
+    run = forked_commands.run(textwrap.dedent(program), imported=ENGINES)
     assert (run.returncode, run.stdout) == (0, "seven\n"), run.stderr
