@@ -3,12 +3,13 @@
     pip install --target FOLDER --no-deps faster-whisper==1.2.1 ctranslate2==4.8.5
     PYTHONPATH=...:FOLDER python tests/fakes/record_faster_whisper.py
 
-With published tiny.en in float32 on a CPU, word times, and the settings below. Goes to
+With published tiny.en and base in float32 on a CPU, word times, and the settings below. Goes to
 faster_whisper_heard.json beside this file.
 """
 
 import importlib.metadata
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import faster_whisper
 import real_weights
 
 HEARD = Path(__file__).with_name("faster_whisper_heard.json")
+MODELS = ("tiny.en", "base")
 SETTINGS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0, "beam_size": 1},
     "beams": {"temperature": 0.0, "beam_size": 5},
@@ -33,19 +35,29 @@ def segment(one: Any) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    folder = str(real_weights.ctranslate2("tiny.en"))
+def heard_by(name: str) -> dict[str, Any]:
+    """What the published model of that name hears, by settings and recording."""
+    folder = str(real_weights.ctranslate2(name))
     model = faster_whisper.WhisperModel(folder, device="cpu", compute_type="float32", cpu_threads=1)
+    found: dict[str, Any] = {}
+    for settings, options in SETTINGS.items():
+        found[settings] = {}
+        for path in (real_weights.speech() / name for name in real_weights.references()):
+            segments, _ = model.transcribe(
+                str(path), language="en", word_timestamps=True, **options
+            )
+            found[settings][path.name] = [segment(one) for one in segments]
+    return found
+
+
+def main() -> None:
     heard: dict[str, Any] = {
         "versions": {
             name: importlib.metadata.version(name) for name in ("faster-whisper", "ctranslate2")
         }
     }
-    for name, settings in SETTINGS.items():
-        heard[name] = {}
-        for path in (real_weights.speech() / name for name in real_weights.references()):
-            found, _ = model.transcribe(str(path), language="en", word_timestamps=True, **settings)
-            heard[name][path.name] = [segment(one) for one in found]
+    for name in sys.argv[1:] or MODELS:
+        heard[name] = heard_by(name)
     HEARD.write_text(json.dumps(heard, separators=(",", ":")) + "\n")
 
 

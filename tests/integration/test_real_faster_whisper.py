@@ -1,5 +1,5 @@
-"""Published tiny.en on recorded speech, by faster-whisper's interface, beside what faster-whisper
-heard there (`record_faster_whisper.py`)."""
+"""Published tiny.en and base on recorded speech, by faster-whisper's interface, beside what
+faster-whisper heard there (`record_faster_whisper.py`)."""
 
 import json
 from collections.abc import Iterator
@@ -18,27 +18,28 @@ HEARD: dict[str, Any] = json.loads((FAKES / "faster_whisper_heard.json").read_te
 SETTINGS = {"greedy": 1, "beams": 5}
 
 
-@pytest.fixture(scope="module")
-def model() -> Iterator[WhisperModel]:
-    folder = str(real_weights.ctranslate2("tiny.en"))
+@pytest.fixture(scope="module", params=["tiny.en", "base"])
+def model(request: pytest.FixtureRequest) -> Iterator[tuple[str, WhisperModel]]:
+    folder = str(real_weights.ctranslate2(request.param))
     with WhisperModel(folder, device="cpu", compute_type="float32") as model:
-        yield model
+        yield request.param, model
 
 
 @pytest.fixture(scope="module", params=SETTINGS)
 def pairs(
-    request: pytest.FixtureRequest, model: WhisperModel
+    request: pytest.FixtureRequest, model: tuple[str, WhisperModel]
 ) -> list[tuple[list[Segment], list[dict[str, Any]]]]:
     """Of each recording: our segments and theirs."""
+    name, own = model
 
-    def ours(name: str) -> list[Segment]:
-        segments, _ = model.transcribe(
-            str(real_weights.speech() / name), language="en", word_timestamps=True,
+    def ours(file: str) -> list[Segment]:
+        segments, _ = own.transcribe(
+            str(real_weights.speech() / file), language="en", word_timestamps=True,
             temperature=0.0, beam_size=SETTINGS[request.param],
         )  # fmt: skip
         return list(segments)
 
-    return [(ours(name), theirs) for name, theirs in HEARD[request.param].items()]
+    return [(ours(file), theirs) for file, theirs in HEARD[name][request.param].items()]
 
 
 def test_texts_and_averages_are_theirs(pairs: Any) -> None:
