@@ -274,7 +274,10 @@ def latency(
     model: Model = "whisper-large-v3",
     concurrency: Annotated[str, typer.Option(help="Requests in flight.")] = "1,8,32,128",
     requests: Annotated[int, typer.Option(help="At each concurrency.", min=1)] = 256,
-    input_size: Annotated[float, typer.Option(help="Seconds of sound, or tokens of text.")] = 4.7,
+    input_size: Annotated[
+        float, typer.Option(help="Seconds of sound, tokens of text, or pixels of an image's side.")
+    ] = 4.7,
+    images: Annotated[int, typer.Option(min=1, help="Of each prompt that has any.")] = 1,
     output_tokens: Annotated[int, typer.Option(min=1)] = 20,
     output: Output = None,
     plot_file: Plot = None,
@@ -283,7 +286,8 @@ def latency(
     from antiphon.benchmarks import local, serving
 
     options = {"load_format": "dummy", **engine}
-    load, callers = serving.Load(requests, input_size, output_tokens), _numbers(concurrency)
+    load = serving.Load(requests, input_size, output_tokens, images=images)
+    callers = _numbers(concurrency)
     with _folder(model, options["load_format"]) as folder:
         if not options.pop("ray", True):
             rows, info = local.latency(folder, options, load, callers)

@@ -5,15 +5,19 @@ that one that hangs can be ended.
 """
 
 import asyncio
+import os
 import time
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from antiphon.actors.cluster import RayWorkers
 from antiphon.actors.session import session
 from antiphon.benchmarks import serving
+from antiphon.benchmarks.busy import Busy
 from antiphon.benchmarks.rank_processes import Seat
 from antiphon.benchmarks.serving import Load, Requests
 from antiphon.config.sampling import SamplingParams
@@ -29,45 +33,55 @@ def start_ray(seat: Seat) -> None:
     session.join(None)
 
 
-def offline(seat: Seat, folder: Path, options: Options, loads: dict[str, Load]) -> Figures:
-    """All requests of a load at once, by the names of `loads`: a row of `serving.throughput`."""
-    return asyncio.run(_offline(folder, options, loads))
+@dataclass(frozen=True)
+class Streams:
+    """`running` streams of `tokens` tokens, while a clip with a short output arrives each
+    `clip_every` seconds."""
+
+    running: int
+    clip_every: float
+    tokens: int
 
 
-async def _offline(folder: Path, options: Options, loads: dict[str, Load]) -> Figures:
+def measure(
+    seat: Seat, folder: Path, options: Options, loads: dict[str, Load], streams: Streams | None
+) -> Figures:
+    """All requests of a load at once, by the names of `loads`: a row of `serving.throughput`, and
+    what it kept busy. Then, with `streams`, milliseconds between their tokens: `alone`, and while
+    clips arrive (`arriving`), as the caller sees them."""
+    return asyncio.run(_measure(folder, options, loads, streams))
+
+
+async def _measure(
+    folder: Path, options: Options, loads: dict[str, Load], streams: Streams | None
+) -> Figures:
     began = time.perf_counter()
     async with AsyncEngine(str(folder), **options) as engine:
         figures: Figures = {"ready_s": time.perf_counter() - began}
+        assert isinstance(engine.workers, RayWorkers)
+        spots = await engine.workers.processes()
+        pids = {"caller": os.getpid(), **{name: spot.pid for name, spot in spots.items()}}
         with frozen_heap():
             for name, load in loads.items():
-                figures[name] = await serving.throughput(engine, load)
+                with Busy(pids) as busy:
+                    row = await serving.throughput(engine, load)
+                figures[name] = {**row, "cpu_%": busy.cpus, "gpu_%": busy.gpus}
+            if streams is not None:
+                figures |= await _arrivals(engine, streams)
         return figures
 
 
-def arrivals(
-    seat: Seat, folder: Path, options: Options, running: int, clip_every: float, tokens: int
-) -> Figures:
-    """Milliseconds between tokens of `running` streams of `tokens` tokens: `alone`, and while a
-    clip with a short output arrives each `clip_every` seconds. Seen by the caller."""
-    return asyncio.run(_arrivals(folder, options, running, clip_every, tokens))
-
-
-async def _arrivals(
-    folder: Path, options: Options, running: int, clip_every: float, tokens: int
-) -> Figures:
-    async with AsyncEngine(str(folder), **options) as engine:
-        requests = Requests(engine, 30.0)
-        await asyncio.gather(*(requests.one(30.0, 8) for _ in range(running)))
-        with frozen_heap():
-            alone = await _stream_all(engine, requests, running, tokens)
-            arriving = asyncio.create_task(_arrive(requests, clip_every))
-            disturbed = await _stream_all(engine, requests, running, tokens)
-            arriving.cancel()
-            clips = await asyncio.gather(arriving, return_exceptions=True)
-        for result in clips:
-            if not isinstance(result, asyncio.CancelledError) and result is not None:
-                raise result
-        return {"alone": _quantiles(alone), "arriving": _quantiles(disturbed)}
+async def _arrivals(engine: AsyncEngine, streams: Streams) -> Figures:
+    requests, running = Requests(engine, 30.0), streams.running
+    await asyncio.gather(*(requests.one(30.0, 8) for _ in range(running)))
+    alone = await _stream_all(engine, requests, running, streams.tokens)
+    arriving = asyncio.create_task(_arrive(requests, streams.clip_every))
+    disturbed = await _stream_all(engine, requests, running, streams.tokens)
+    arriving.cancel()
+    (end,) = await asyncio.gather(arriving, return_exceptions=True)
+    if isinstance(end, Exception):
+        raise end
+    return {"alone": _quantiles(alone), "arriving": _quantiles(disturbed)}
 
 
 async def _arrive(requests: Requests, every: float) -> None:

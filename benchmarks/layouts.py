@@ -1,5 +1,6 @@
 """Measures of layouts by name: ranks in processes, and engines over Ray, each once."""
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from antiphon.benchmarks import layout_loads, rank_steps
+from antiphon.benchmarks.layout_loads import Streams
 from antiphon.benchmarks.machine import Machine
 from antiphon.benchmarks.rank_processes import RankProcesses
 from antiphon.benchmarks.serving import Load
@@ -71,7 +73,6 @@ class Bench:
     ) -> None:
         self.size, self.device, self.gpus, self.limit = size, device, gpus, limit
         self.trace: Path | None = None
-        self.norm_bytes = SUMMED_NORM_BYTES
         self.known: dict[str, Figures] = {}
         self.profiles: dict[str, Any] = {}
         self._failed: dict[str, Exception] = {}
@@ -99,50 +100,47 @@ class Bench:
         work = rank_steps.links, self.device, [1, self.size.texts, self.size.decodes[0]], width
         return self._once(f"links of {model}, {ranks} ranks", Parallel(ranks), *work)
 
-    def decoder(self, model: str, ranks: int) -> Figures:
+    def decoder(self, model: str, ranks: int, norm_bytes: int = SUMMED_NORM_BYTES) -> Figures:
+        """`norm_bytes`: up to which norms sum over the ranks, over the number of other ranks."""
         size = self.size
         batches = list(size.decodes if model == "whisper" else (size.texts, 1))
         cross = 1500 if model == "whisper" else size.text_tokens
-        return self._steps("decoder", model, ranks, batches, (cross, 32))
+        more = "" if norm_bytes == SUMMED_NORM_BYTES else f", norms of {norm_bytes} bytes sum"
+        return self._steps("decoder", model, ranks, more, batches, (cross, 32), norm_bytes)
 
     def encoder(self, ranks: int) -> Figures:
-        return self._steps("encoder", "whisper", ranks, [1], 1500)
+        return self._steps("encoder", "whisper", ranks, "", [1], 1500)
 
     def _steps(
-        self, half: str, model: str, ranks: int, batches: list[int], lengths: Any
-    ) -> Figures:
+        self, half: str, model: str, ranks: int, more: str, batches: list[int], lengths: Any,
+        *last: Any,
+    ) -> Figures:  # fmt: skip
         options: Options = {"load_format": "dummy", "device": self.device, "max_num_seqs": 64}
         options["kv_cache_memory_gib"] = self.size.kv_gib
-        name = f"{half} of {model}, {ranks} ranks"
-        trace = None if self.trace is None else self.trace / f"{half}-{model}-{ranks}"
+        name = f"{half} of {model}, {ranks} ranks{more}"
+        trace_name = re.sub(r"\W+", "-", name)
+        trace = None if self.trace is None else self.trace / trace_name
         work = rank_steps.decoder if half == "decoder" else rank_steps.encoder
-        arguments = [self._folder / model, options, batches, lengths, self.size.steps, trace]
-        if half == "decoder":
-            arguments.append(self.norm_bytes)
+        arguments = self._folder / model, options, batches, lengths, self.size.steps, trace, *last
         figures = self._once(name, Parallel(ranks), work, *arguments)
         for trace_name, kernels in figures.get("profiles", {}).items():
             self.profiles[trace_name] = kernels
         return figures
 
-    def offline(self, name: str, gpus: int, **layout: Any) -> Figures:
-        """Rows by load: `uniform`, and `skewed` with short and long outputs."""
-        count, outputs = self.size.clips * gpus, self.size.outputs
-        loads = {"uniform": Load(count, 30.0, outputs)}
-        if gpus == 2:
-            loads["skewed"] = Load(count, 30.0, outputs * 3 // 4, mixed=True)
-        arguments = self._folder / "whisper", self._engine(layout), loads
-        return self._engine_once(name, layout_loads.offline, *arguments)
-
-    def arrivals(self, name: str, **layout: Any) -> Figures:
+    def engine(self, name: str, gpus: int, streams: bool = False, **layout: Any) -> Figures:
+        """Offline, rows by load: `uniform`; and with `streams` also `skewed`, with short and long
+        outputs, and then streams while clips arrive."""
         size = self.size
-        sizes = size.running, size.clip_every, size.stream_tokens
-        arguments = self._folder / "whisper", self._engine(layout), *sizes
-        return self._engine_once(f"arrivals, {name}", layout_loads.arrivals, *arguments)
-
-    def _engine(self, layout: Options) -> Options:
-        sequences = self.size.sequences
-        options = {"load_format": "dummy", "device": self.device, "max_num_seqs": sequences}
-        return {**options, "startup_timeout": self.limit, **layout}
+        count, outputs = size.clips * gpus, size.outputs
+        loads = {"uniform": Load(count, 30.0, outputs)}
+        running = None
+        if streams:
+            loads["skewed"] = Load(count, 30.0, outputs * 3 // 4, mixed=True)
+            running = Streams(size.running, size.clip_every, size.stream_tokens)
+        options: Options = {"load_format": "dummy", "device": self.device}
+        options |= {"max_num_seqs": size.sequences, "startup_timeout": self.limit, **layout}
+        arguments = self._folder / "whisper", options, loads, running
+        return self._engine_once(name, layout_loads.measure, *arguments)
 
     def _engine_once(self, name: str, work: Callable[..., Any], *arguments: Any) -> Figures:
         self._ranks.close()  # its processes keep memory

@@ -22,6 +22,7 @@ from antiphon.config.options import resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.draft import looks_up
+from antiphon.families.image_halves import ImageHalf
 from antiphon.runtime.garbage import frozen_heap
 from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState
 
@@ -43,6 +44,11 @@ class LocalEngine:
         if self.model.encoder is None:
             raise ConfigurationError(
                 f"{self.model.architecture} has no encoder: measure it with `bench latency`"
+            )
+        if isinstance(self.model.encoder, ImageHalf):
+            raise ConfigurationError(
+                f"{self.model.architecture} reads images: measure it with `bench latency`, or "
+                "without Ray with benchmarks/scripts/image_requests.py"
             )
         self._inputs = RandomInputs(load.input_size, self.model.encoder.vocab_size, self.audio)
         self._arrays: dict[str, np.ndarray] = {}  # inputs of open requests, by key

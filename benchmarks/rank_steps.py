@@ -62,7 +62,7 @@ def links(seat: Seat, device: str, rows: list[int], width: int) -> Figures:
         def reduce(x: torch.Tensor = x) -> None:
             ranks.tensor.all_reduce(x)
 
-        reduces[count] = _seconds_of_many(reduce, ranks, device)
+        reduces[str(count)] = _seconds_of_many(reduce, ranks, device)
     size = (256 if device == "cuda" else 1) << 20
     block, first = torch.zeros(size, dtype=torch.uint8, device=device), ranks.tensor.rank == 0
 

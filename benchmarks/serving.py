@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from antiphon.benchmarks.acceptance import acceptance
+from antiphon.benchmarks.image_loads import ImageRequests
 from antiphon.benchmarks.machine import PeakMemory
 from antiphon.benchmarks.report import Row
 from antiphon.config.arithmetic import ceil_div
@@ -26,7 +27,8 @@ VARIETY = 1 << 17  # requests before an input repeats: windows into one sequence
 
 @dataclass(frozen=True)
 class Load:
-    """`input_size`: seconds of audio, or tokens of text.
+    """`input_size`: seconds of audio, tokens of text, or pixels of an image's side. `images`: of
+    each prompt, for a model that reads them there.
 
     `mixed`: outputs are log-normal around `output_tokens`, as in traffic (most short, some long),
     and texts have any length up to `input_size`. The drawn lengths are the same in every run.
@@ -36,6 +38,7 @@ class Load:
     input_size: float
     output_tokens: int
     mixed: bool = False
+    images: int = 1
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError."""
@@ -89,14 +92,22 @@ class RandomInputs:
 
 
 class Requests:
-    """Prompts that never repeat."""
+    """Prompts that never repeat. `first_tokens`: seconds until each had its first token."""
 
-    def __init__(self, engine: AsyncEngine, largest: float) -> None:
+    def __init__(self, engine: AsyncEngine, largest: float, images: int = 1) -> None:
+        """`images`: of each prompt, for a model that reads them there."""
         self._audio, self._engine = engine.inputs.audio, engine
+        self.first_tokens: list[float] = []
+        self._inputs: RandomInputs | ImageRequests
+        if engine.inputs.images is not None:
+            self._inputs = ImageRequests(engine.inputs.images.placeholder_id, int(largest), images)
+            return
         reader = engine.model.encoder or engine.model.decoder
         self._inputs = RandomInputs(largest, reader.vocab_size, self._audio)
 
     def prompt(self, size: float) -> Any:
+        if isinstance(self._inputs, ImageRequests):
+            return self._inputs.prompt(size)
         array = self._inputs.draw(size)
         if self._audio is None:
             return {"prompt_token_ids": array.tolist()}
@@ -112,16 +123,20 @@ class Requests:
     async def one(self, size: float, output_tokens: int) -> float:
         """Seconds that one request took."""
         prompt = self.prompt(size)
-        began = time.perf_counter()
+        arrived, began = time.time(), time.perf_counter()
         output = await self._engine.generate(
             prompt, SamplingParams(max_tokens=output_tokens, ignore_eos=True)
         )
+        took = time.perf_counter() - began
         assert len(output.outputs[0].token_ids) == output_tokens
-        return time.perf_counter() - began
+        assert output.metrics is not None
+        assert output.metrics.first_token_at is not None
+        self.first_tokens.append(output.metrics.first_token_at - arrived)
+        return took
 
 
 async def _warm(engine: AsyncEngine, load: Load, count: int) -> None:
-    requests = Requests(engine, load.input_size)
+    requests = Requests(engine, load.input_size, load.images)
     await asyncio.gather(*(requests.one(*load.warm_up) for _ in range(count)))
 
 
@@ -133,7 +148,7 @@ def warm_ups(info: dict[str, Any]) -> int:
 async def throughput(engine: AsyncEngine, load: Load) -> Row:
     """All requests at once."""
     await _warm(engine, load, warm_ups(_info(engine)))
-    before, requests = await engine.stats(), Requests(engine, load.input_size)
+    before, requests = await engine.stats(), Requests(engine, load.input_size, load.images)
     sizes = load.sizes(engine.inputs.audio is not None)
     with PeakMemory() as memory:
         began = time.perf_counter()
@@ -159,7 +174,11 @@ def offline_row(load: Load, sizes: list[tuple[float, int]], took: float, memory:
 async def latency(engine: AsyncEngine, load: Load, concurrency: int) -> Row:
     """A closed loop: `concurrency` callers, each with one request in flight."""
     await _warm(engine, load, concurrency)
-    requests, took, before = Requests(engine, load.input_size), [], await engine.stats()
+    requests, took, before = (
+        Requests(engine, load.input_size, load.images),
+        [],
+        await engine.stats(),
+    )
     left = iter(load.sizes(engine.inputs.audio is not None))
 
     async def caller() -> None:
@@ -170,6 +189,7 @@ async def latency(engine: AsyncEngine, load: Load, concurrency: int) -> Row:
     await asyncio.gather(*(caller() for _ in range(concurrency)))
     elapsed = time.perf_counter() - began
     row = closed_loop_row(concurrency, took, elapsed, load.output_tokens)
+    row["first_token_ms"] = 1e3 * statistics.median(requests.first_tokens)
     return {**row, **acceptance(before, await engine.stats())}
 
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from antiphon.benchmarks import image_shapes
+
 _LARGE_V3: dict[str, Any] = {
     "architectures": ["WhisperForConditionalGeneration"],
     "model_type": "whisper",
@@ -94,11 +96,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "bart-large-cnn": _BART_LARGE_CNN,
     "flan-t5-base": _flan_t5(768, 2048, 12, 12),
     "flan-t5-xl": _flan_t5(2048, 5120, 24, 32),
+    **image_shapes.MODELS,
 }
 
 
 def write_checkpoint(config: dict[str, Any], folder: Path) -> None:
-    """A folder without weights: the configuration, and a tokenizer with one word for every id."""
+    """A folder without weights: the configuration, a tokenizer with one word for every id where
+    there are any, and settings for images."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast
@@ -111,10 +115,13 @@ def write_checkpoint(config: dict[str, Any], folder: Path) -> None:
             "eos_token_id": config["eos_token_id"],
         }
         (folder / "generation_config.json").write_text(json.dumps(generation))
-    words = {f"w{id_}": id_ for id_ in range(config["vocab_size"])}
-    PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0"))
-    ).save_pretrained(folder)
+    image_shapes.write_preprocessor(config, folder)
+    size = {**config, **config.get("text_config", {})}.get("vocab_size", 0)
+    if size:
+        named = image_shapes.named_tokens(config)
+        words = {named.get(id_, f"w{id_}"): id_ for id_ in range(size)}
+        tokens = Tokenizer(WordLevel(words, unk_token="w0"))
+        PreTrainedTokenizerFast(tokenizer_object=tokens).save_pretrained(folder)
 
 
 def speech_shape(model: str) -> dict[str, Any]:

@@ -10,12 +10,14 @@ from antiphon.benchmarks.machine import Machine, seconds
 from antiphon.benchmarks.report import Row
 from antiphon.config.arithmetic import ceil_div
 from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import Half
+from antiphon.families.image_halves import ImageHalf
 from antiphon.layers.linear import Linear
 from antiphon.scheduler.plan import Admission, StepPlan
 
@@ -69,8 +71,13 @@ def encoder(
 
 
 def random_inputs(model: ModelConfig, batch: int, tokens: int) -> list[np.ndarray]:
-    """Of an encoder: windows of samples, or texts of so many `tokens`."""
+    """Of an encoder: windows of samples, or texts of so many `tokens`. Raises ConfigurationError
+    for one of images."""
     assert model.encoder is not None
+    if isinstance(model.encoder, ImageHalf):
+        raise ConfigurationError(
+            f"{model.architecture} reads images: benchmarks/scripts/image_encoders.py measures them"
+        )
     rng = np.random.default_rng(0)
     if model.audio is not None:
         size = model.audio.window
@@ -120,6 +127,7 @@ def decoder(
                 "tokens/s": batch / took,
                 "limit_ms": limit * 1e3,
                 "times_limit": took / limit,
+                "weights_gib": weights / 2**30,
                 "ms_with_host": with_host * 1e3,
                 "ready_s": ready,
             }

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from antiphon.config.options import EngineConfig
+from antiphon.config.options import EngineConfig, ModelOptions
 from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import (
     CachedAttention,
@@ -17,11 +17,12 @@ from antiphon.families.halves import HeadTensors
 from antiphon.families.tensor_names import EMBEDDING, HEAD
 from antiphon.kernels.formats import FLOAT8
 from antiphon.layers.checkpoint import Checkpoint
-from antiphon.layers.opening import build_to_fill, open_checkpoint
+from antiphon.layers.opening import build_to_fill, kept_small, open_checkpoint
 from antiphon.layers.prepare import prepare_decoder
 from antiphon.layers.quantization.kv_scales import ProjectionInput, StoredScales
+from antiphon.layers.random_weights import build_randomly
 from antiphon.layers.shard import Part
-from antiphon.layers.weights import check_unused, fill_randomly, load_part
+from antiphon.layers.weights import check_unused, load_part
 from antiphon.runtime.device import Target
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def load_decoder(
     checkpoint = None if is_dummy else open_checkpoint(model, config.model)
     scales: KVScales = ([], [])
     if checkpoint is None:
-        decoder = _random(model, target, part)
+        decoder = _random(model, config.model, target, part)
     else:
         decoder = _read(model, target, checkpoint, part)
         if model.quantization is not None and model.quantization.kv_scales:
@@ -68,13 +69,16 @@ def load_decoder(
     return decoder
 
 
-def _random(model: ModelConfig, target: Target, part: Part) -> DecoderModel:
+def _random(model: ModelConfig, options: ModelOptions, target: Target, part: Part) -> DecoderModel:
     half = model.decoder
     tied = model.raw.get("tie_word_embeddings", True) and half.num_embedded == half.vocab_size
     head = HeadTensors(tied=tied, bias=False)
-    decoder = target.build(lambda: build(half, head, part))
-    fill_randomly(decoder)
-    return decoder
+    return build_randomly(
+        target,
+        lambda: build(half, head, part),
+        kept_small(model, options),
+        lambda path: half.checkpoint_names(part.whole_path(path)),
+    )
 
 
 def _read(model: ModelConfig, target: Target, checkpoint: Checkpoint, part: Part) -> DecoderModel:

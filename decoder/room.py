@@ -210,9 +210,11 @@ def make_pool(
         kv_dtype or target.dtype,
         target.device,
     )
-    if heads := kept_heads(model, config.decoder, part or Part.whole(half.num_layers)):
+    held = part or Part.whole(half.num_layers)
+    if heads := kept_heads(model, config.decoder, held):
         shape = (pool.num_pages + 1, pool.page_size, half.head_dim)
-        pool.queries = QueryPages(heads, shape, target.dtype, target.device)
+        of_layer = held.shard.heads_of(half).queries.count
+        pool.queries = QueryPages(heads, of_layer, shape, target.dtype, target.device)
     if counts.states:
         width = (model.encoder or half).output_size
         sizes = (counts.states, pool.page_size, width)

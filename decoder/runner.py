@@ -297,4 +297,5 @@ class DecoderRunner:
         else:
             x = self.links.incoming[: inputs.shape.tokens]
         hidden: torch.Tensor = self.model(x, positions, step)
+        self.pool.keep_queries(tensors.slot_mapping, step.cross_queries)
         return hidden

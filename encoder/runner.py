@@ -27,11 +27,12 @@ from antiphon.encoder.rank_commands import EncodeBatch, Followers, no_followers
 from antiphon.encoder.stage import Stage
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.layers.finite import check_output
-from antiphon.layers.opening import build_to_fill, open_checkpoint
+from antiphon.layers.opening import build_to_fill, kept_small, open_checkpoint
 from antiphon.layers.prepare import prepare_encoder
 from antiphon.layers.quantization.quantize import check_quantization
+from antiphon.layers.random_weights import build_randomly
 from antiphon.layers.shard import Part
-from antiphon.layers.weights import check_unused, fill_randomly, load_part
+from antiphon.layers.weights import check_unused, load_part
 from antiphon.runtime.device import Target
 from antiphon.runtime.ranks import RankError, Ranks
 
@@ -110,8 +111,12 @@ class EncoderRunner:
         half, part = model.encoder, self._part
         assert half is not None
         if config.model.load_format == "dummy":
-            encoder = self.target.build(lambda: build(half, part))
-            fill_randomly(encoder)
+            encoder = build_randomly(
+                self.target,
+                lambda: build(half, part),
+                kept_small(model, config.model),
+                lambda path: half.checkpoint_names(part.whole_path(path)),
+            )
         else:
             checkpoint = open_checkpoint(model, config.model)
             encoder = build_to_fill(self.target, checkpoint, lambda: build(half, part))
@@ -126,7 +131,7 @@ class EncoderRunner:
         """Runs small batches: no request shall wait for what is loaded or compiled at first use.
         Raises CheckpointError if the hidden states are not finite."""
         for batch in self.frontend.warm_up_batches():
-            check_output(self._run(batch), "encoder", self._folder)
+            check_output(self.run(batch), "encoder", self._folder)
         tensor = self.ranks.tensor
         is_gathered = self._shares_inputs and self.ranks.exchanges and self._stage.is_last
         if is_gathered and tensor.size > 1:
@@ -146,7 +151,7 @@ class EncoderRunner:
         """
         lengths = self.frontend.lengths(inputs)
         if self.ranks.is_alone:
-            return Encoded(lengths.tolist(), self._run(self.frontend.pack(inputs)))
+            return Encoded(lengths.tolist(), self.run(self.frontend.pack(inputs)))
         if self.ranks.is_leader:
             self._followers(EncodeBatch(tuple(inputs)))
         try:
@@ -161,14 +166,14 @@ class EncoderRunner:
         return self.model.pool(encoded.hidden, encoded.lengths)
 
     def _run_together(self, inputs: Sequence[np.ndarray], lengths: np.ndarray) -> Encoded:
-        """As `_run`, with the other ranks of the replica."""
+        """As `run`, with the other ranks of the replica."""
         if not self._shares_inputs:
-            return Encoded(lengths.tolist(), self._run(self.frontend.pack(inputs)))
+            return Encoded(lengths.tolist(), self.run(self.frontend.pack(inputs)))
         spans = shares(lengths, self.ranks.tensor.size)
         tokens = [int(lengths[span.slice].sum()) for span in spans]
         own = inputs[spans[self.ranks.tensor.rank].slice]
         if own:
-            hidden = self._run(self.frontend.pack(own))
+            hidden = self.run(self.frontend.pack(own))
         else:
             device, dtype = self.target.device, self.target.dtype
             hidden = torch.empty(0, self._output_size, dtype=dtype, device=device)
@@ -178,9 +183,10 @@ class EncoderRunner:
             hidden = gather(hidden, tokens, self.ranks.tensor)
         return Encoded(lengths.tolist(), hidden)
 
-    def _run(self, batch: EncoderBatch) -> torch.Tensor:
-        """Hidden states [rows, output size] of the last part; what the layers of another make of
-        the stream [tokens, hidden]."""
+    @torch.inference_mode()
+    def run(self, batch: EncoderBatch) -> torch.Tensor:
+        """Of a batch that `frontend` has packed, for this rank alone: hidden states [rows, output
+        size] of the last part; what the layers of another make of the stream [tokens, hidden]."""
         shape = self.choose_graph(batch)
         if not isinstance(shape, NoGraph) and isinstance(self.graphs, EncoderGraphs):
             written = self.graphs.replay(shape, batch)

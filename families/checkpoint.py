@@ -235,10 +235,13 @@ def _formats(
             "it out"
         )
     if quantization is not None and options.load_format == "dummy":
-        raise ConfigurationError(
-            f"load_format='dummy': random weights are not quantised, and those of {options.model} "
-            f"are ({quantization.method}): take away quantization_config, or give the weights"
-        )
+        others = {rule.scheme.weights.kind for rule in quantization.rules} - {"int", "float"}
+        if others:
+            raise ConfigurationError(
+                f"load_format='dummy': random weights of {', '.join(sorted(others))} are not made, "
+                f"and those of {options.model} are such ({quantization.method}): take away "
+                "quantization_config, or give the weights"
+            )
     return quantization
 
 

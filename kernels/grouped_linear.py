@@ -104,15 +104,22 @@ def _grouped_linear_kernel(
     rows, outputs, x_row, blocks,
     BLOCK: tl.constexpr, PARTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     SPLITS: tl.constexpr, EVEN: tl.constexpr, ORDERED: tl.constexpr, ZEROS: tl.constexpr,
-    X_SCALED: tl.constexpr, BIAS: tl.constexpr, FAST: tl.constexpr, OVERLAP: tl.constexpr,
+    X_SCALED: tl.constexpr, BIAS: tl.constexpr, FAST: tl.constexpr, BY_ROW: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """Program (i, j, k) computes BLOCK_M rows and BLOCK_N outputs over the k-th share of inputs."""
+    """Program (i, j, k) computes BLOCK_M rows and BLOCK_N outputs over the k-th share of inputs.
+
+    BY_ROW: an output's words lie together, and have one scale; else those of a block do.
+    """
     WORDS: tl.constexpr = BLOCK // PARTS
     TYPE: tl.constexpr = x.dtype.element_ty
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     own = n if EVEN else tl.minimum(n, outputs - 1)
-    words = own[:, None] * WORDS + tl.arange(0, WORDS)[None, :]
+    row_words = blocks * WORDS if BY_ROW else WORDS  # from an output to the next one
+    block_words = WORDS if BY_ROW else outputs * WORDS  # and from a block
+    block_scales = 0 if BY_ROW else outputs
+    words = own[:, None] * row_words + tl.arange(0, WORDS)[None, :]
     share = tl.cdiv(blocks, SPLITS)
     first = tl.program_id(2) * share
     end = tl.minimum(first + share, blocks)
@@ -121,10 +128,10 @@ def _grouped_linear_kernel(
             1024 // weight.dtype.element_ty.primitive_bitwidth
         )  # words of 128 bytes
         lines = tl.program_id(1) * BLOCK_N * WORDS + tl.arange(0, BLOCK_N * WORDS // LINE) * LINE
-        lines = tl.minimum(lines, outputs * WORDS - 1)
+        lines = own * row_words if BY_ROW else tl.minimum(lines, outputs * WORDS - 1)
         for i in tl.static_range(FETCHED_BLOCKS):
-            to_l2(weight + tl.minimum(first + i, blocks - 1) * outputs * WORDS + lines)
-        later = tl.minimum(first + tl.arange(0, FETCHED_SCALES), blocks - 1) * outputs
+            to_l2(weight + tl.minimum(first + i, blocks - 1) * block_words + lines)
+        later = tl.minimum(first + tl.arange(0, FETCHED_SCALES), blocks - 1) * block_scales
         to_l2(scales + later + tl.minimum(tl.program_id(1) * BLOCK_N, outputs - 1))
     wait_for_previous(OVERLAP)
     inside = (m < rows)[None, :]
@@ -132,12 +139,12 @@ def _grouped_linear_kernel(
     sums = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     # The compiler fetches ahead what the products read, and not what their sums are scaled by. (A
     # value that is carried further than one block would keep it from that.)
-    scale = tl.load(scales + tl.minimum(first, blocks - 1) * outputs + own)
+    scale = tl.load(scales + tl.minimum(first, blocks - 1) * block_scales + own)
     if ZEROS:
         zero = tl.load(zeros + tl.minimum(first, blocks - 1) * outputs + own)
     for block in range(first, end):
-        stored = tl.load(weight + block * outputs * WORDS + words)
-        ahead = tl.minimum(block + 1, blocks - 1) * outputs + own
+        stored = tl.load(weight + block * block_words + words)
+        ahead = tl.minimum(block + 1, blocks - 1) * block_scales + own
         next_scale = tl.load(scales + ahead)
         if ZEROS:
             next_zero = tl.load(zeros + ahead)
@@ -158,7 +165,8 @@ def _grouped_linear_kernel(
                 numbers = stored.to(TYPE)
             term = tl.dot(numbers, features, term, input_precision="ieee")
         if X_SCALED:
-            x_scale = tl.load(x_scales + m * blocks + block, mask=m < rows, other=0.0)
+            at = m if BY_ROW else m * blocks + block
+            x_scale = tl.load(x_scales + at, mask=m < rows, other=0.0)
             term *= x_scale[None, :]
         sums += term * scale.to(tl.float32)[:, None]
         scale = next_scale
@@ -189,8 +197,14 @@ def grouped_linear(
     bits are 8 without. `order` [blocks * block] int32: which inputs those of the blocks are; they
     are x's own without. `x_scales` [rows, blocks] float32 multiply float8 `x`. `counters`: int32
     zeros, one for each tile, of this layer alone; needed where programs share a sum.
+
+    Or `weight` [outputs, inputs] of int8 or float8, with `scales` [outputs] and `x_scales` [rows];
+    `inputs` is a multiple of `block`, which is 128.
     """
-    rows, outputs, blocks = len(x), weight.shape[1], len(weight)
+    by_row = weight.ndim == 2
+    rows, outputs = len(x), weight.shape[-2]
+    blocks = weight.shape[1] // block if by_row else len(weight)
+    words = block if by_row else weight.shape[2]
     out = torch.empty((rows, outputs), dtype=dtype, device=x.device)
     partial = out
     if tile.splits > 1:
@@ -200,11 +214,11 @@ def grouped_linear(
     _grouped_linear_kernel[grid](
         x, _or(x_scales, x), _or(order, x), weight, scales, _or(zeros, scales), _or(bias, x), out,
         partial, _or(counters, x), rows, outputs, x.stride(0), blocks,
-        BLOCK=block, PARTS=block // weight.shape[2], BLOCK_M=tile.rows, BLOCK_N=tile.outputs,
+        BLOCK=block, PARTS=block // words, BLOCK_M=tile.rows, BLOCK_N=tile.outputs,
         SPLITS=tile.splits, EVEN=outputs % tile.outputs == 0, ORDERED=order is not None,
         ZEROS=zeros is not None, X_SCALED=x_scales is not None, BIAS=bias is not None,
-        FAST=not triton.knobs.runtime.interpret, num_warps=tile.warps, num_stages=tile.stages,
-        **overlapped(x.device),
+        FAST=not triton.knobs.runtime.interpret, BY_ROW=by_row, num_warps=tile.warps,
+        num_stages=tile.stages, **overlapped(x.device),
     )  # fmt: skip
     return out
 

@@ -10,11 +10,18 @@ import torch
 import triton
 import triton.language as tl
 
-from antiphon.kernels.formats import OUTPUTS_TOGETHER, SMALL_BATCH
+from antiphon.kernels.formats import (
+    FLOAT8,
+    FLOAT8_MAX,
+    OUTPUTS_TOGETHER,
+    SMALL_BATCH,
+    SMALLEST_SCALE,
+)
 from antiphon.kernels.launch import overlapped, wait_for_previous
-from antiphon.kernels.norms import activate, as_page_type
+from antiphon.kernels.norms import activate, as_page_type, saturated
 
 MOST_CHUNKS = 5  # in which a row is loaded
+LARGEST, SMALLEST = tl.constexpr(FLOAT8_MAX), tl.constexpr(SMALLEST_SCALE)
 # Pages of keys and of values [positions, kv_heads, head_dim], and the slot mapping [rows] int32.
 Pages = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 BLOCK_N = OUTPUTS_TOGETHER  # outputs of a program: one per warp
@@ -52,6 +59,17 @@ def _normed(centered, scale, gain, shift, NORM: tl.constexpr, TYPE: tl.constexpr
 
 
 @triton.jit
+def _largest(values):
+    return tl.max(tl.abs(values), 0)
+
+
+@triton.jit
+def _rounded(values, inverse):
+    """As float8 has them, times `inverse`."""
+    return saturated(values * inverse).to(tl.float8e4nv).to(tl.float32)
+
+
+@triton.jit
 def _store_paged(
     values, out, k_pages, v_pages, position, row, outputs, N: tl.constexpr, WIDTH: tl.constexpr
 ):
@@ -79,7 +97,7 @@ def _linear_kernel(
     ROWS: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     NORM: tl.constexpr, KIND: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr,
-    SCALED: tl.constexpr, PAGED: tl.constexpr, OVERLAP: tl.constexpr,
+    SCALED: tl.constexpr, ROUNDED: tl.constexpr, PAGED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Program i computes outputs [i * BLOCK_N, (i + 1) * BLOCK_N) of all `count` rows.
 
@@ -121,6 +139,14 @@ def _linear_kernel(
                 x2 = _normed(x2, scale, g2, b2, NORM, x.dtype.element_ty)
                 x3 = _normed(x3, scale, g3, b3, NORM, x.dtype.element_ty)
                 x4 = _normed(x4, scale, g4, b4, NORM, x.dtype.element_ty)
+            if ROUNDED:  # as rows are where more of them are multiplied
+                most = tl.maximum(_largest(x0), _largest(x1))
+                most = tl.maximum(most, tl.maximum(_largest(x2), _largest(x3)))
+                row_scale = tl.maximum(tl.maximum(most, _largest(x4)), SMALLEST) / LARGEST
+                inverse = 1.0 / row_scale
+                x0, x1 = _rounded(x0, inverse), _rounded(x1, inverse)
+                x2, x3 = _rounded(x2, inverse), _rounded(x3, inverse)
+                x4 = _rounded(x4, inverse)
             sums = x0[None, :] * w0.to(tl.float32)
             if BLOCK_K < K:
                 sums += x1[None, :] * w1.to(tl.float32)
@@ -134,6 +160,8 @@ def _linear_kernel(
             result = tl.sum(sums, 1)
             if SCALED:
                 result *= scale_of
+            if ROUNDED:
+                result *= row_scale
             result = (result + shift).to(out.dtype.element_ty)
             if KIND != "none":
                 result = activate(result.to(tl.float32), KIND).to(out.dtype.element_ty)
@@ -171,10 +199,11 @@ def linear(
     """`residual + activation(norm(x) @ weight.T + bias)` [rows, outputs], for sizes that `fits`.
 
     `x` [rows, inputs], `weight` [outputs, inputs], `bias` [outputs]. `scales` [outputs,
-    1] of an int8 weight. `norm`: weight [inputs], bias [inputs] (None: RMSNorm) and
-    epsilon. `residual` [rows, outputs], contiguous. With `pages`, outputs are queries,
-    keys and values, each a multiple of OUTPUTS_TOGETHER: keys and values are written to
-    the pages, and the queries [rows, outputs of them] returned.
+    1] of an eight-bit weight; with a float8 one, rows become float8 too. `norm`: weight
+    [inputs], bias [inputs] (None: RMSNorm) and epsilon. `residual` [rows, outputs],
+    contiguous. With `pages`, outputs are queries, keys and values, each a multiple of
+    OUTPUTS_TOGETHER: keys and values are written to the pages, and the queries [rows,
+    outputs of them] returned.
     """
     rows, inputs = x.shape
     outputs = len(weight)
@@ -190,7 +219,7 @@ def linear(
         BLOCK_N=BLOCK_N, BLOCK_K=chunk(inputs),
         NORM="none" if norm is None else "rms" if shift is None else "layer",
         KIND=activation or "none", BIAS=bias is not None, ADD=residual is not None,
-        SCALED=scales is not None, PAGED=pages is not None,
+        SCALED=scales is not None, ROUNDED=weight.dtype == FLOAT8, PAGED=pages is not None,
         num_warps=BLOCK_N, **overlapped(x.device),
     )  # fmt: skip
     return out

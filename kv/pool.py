@@ -1,5 +1,6 @@
 """The tensors behind the page ids: keys and values of every layer. A page id spans all layers."""
 
+from collections.abc import Mapping
 from copy import copy
 
 import numpy as np
@@ -72,11 +73,14 @@ class KVPool:
         """Writes `k`, `v` [tokens, kv_heads, head_dim] at `slot_mapping` [tokens] of one layer."""
         self.destination(layer, slot_mapping).write(k, v)
 
-    def keep_queries(self, layer: int, slot_mapping: torch.Tensor, queries: torch.Tensor) -> None:
-        """Keeps of one layer's cross `queries` [tokens, heads, head_dim] what `self.queries`
-        wants; nothing in most models."""
+    def keeps_queries_of(self, layer: int) -> bool:
+        return self.queries is not None and layer in self.queries.heads
+
+    def keep_queries(self, slot_mapping: torch.Tensor, queries: Mapping[int, torch.Tensor]) -> None:
+        """Keeps what is wanted of the cross `queries` [tokens, heads, head_dim], by layer, of all
+        layers of `keeps_queries_of`; nothing in most models."""
         if self.queries is not None:
-            self.queries.write(layer, slot_mapping, queries)
+            self.queries.write(slot_mapping, queries)
 
     def copy_pages(self, sources: np.ndarray, targets: np.ndarray) -> None:
         """Copies pages `sources` [n] to `targets` [n], in all layers. What is copied is

@@ -7,6 +7,7 @@ from torch import nn
 
 from antiphon.config.options import ModelOptions
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.quantization.scheme import StoredQuantization
 from antiphon.layers.checkpoint import Checkpoint
 from antiphon.layers.held_weight import weights_without_memory
 from antiphon.runtime.device import Target
@@ -16,7 +17,13 @@ M = TypeVar("M", bound=nn.Module)
 
 def open_checkpoint(model: ModelConfig, options: ModelOptions) -> Checkpoint:
     """Its quantised weights stay as they are, unless `options` want others."""
-    return Checkpoint(model.path, model.quantization, options.quantization != "none")
+    return Checkpoint(model.path, model.quantization, kept_small(model, options) is None)
+
+
+def kept_small(model: ModelConfig, options: ModelOptions) -> StoredQuantization | None:
+    """How weights that came quantised stay so; None where they are plain, or `options` want
+    others."""
+    return model.quantization if options.quantization == "none" else None
 
 
 def build_to_fill(target: Target, checkpoint: Checkpoint, make: Callable[[], M]) -> M:

@@ -12,9 +12,11 @@ from torch import nn
 
 from antiphon.kernels.formats import FLOAT8
 from antiphon.layers.activations import Activation, FusedActivation
-from antiphon.layers.linear import Linear, PlainProduct
+from antiphon.layers.linear import Linear, LinearMethod, PlainProduct
 from antiphon.layers.linear_methods import CublasProduct, SmallBatch, SplitKProduct
 from antiphon.layers.norms import DeferringNorm, FusedNorm, Norm
+from antiphon.layers.quantization.float8 import Float8Product
+from antiphon.layers.quantization.grouped import FewRows
 from antiphon.layers.quantization.int8 import Int8Product, Int8WeightOnly
 from antiphon.layers.quantization.kv_scales import (
     CachedProjections,
@@ -27,11 +29,8 @@ from antiphon.layers.quantization.stored import choose_stored
 from antiphon.runtime.device import Target
 
 HALF_PRECISION = (torch.float16, torch.bfloat16)
-FUSED = (
-    PlainProduct,
-    Int8WeightOnly,
-    Int8Product,
-)  # methods to which one kernel for few rows is added
+# Methods to which one kernel for few rows is added.
+FUSED = (PlainProduct, Int8WeightOnly, Int8Product)
 
 
 class Model(Protocol):
@@ -85,6 +84,7 @@ def prepare_decoder(
     choose_stored(model, target)
     written = {f"{i}.kv": projections.keys_values for i, projections in enumerate(cross)}
     quantize_decoder(quantization, model.layers, written)
+    read_few_rows(model.layers, target)
     fuse_small_batches(model.layers, target)  # around whatever was chosen above
 
 
@@ -110,6 +110,22 @@ def _is_plain(module: nn.Module) -> TypeGuard[Linear]:
     )
 
 
+def read_few_rows(layers: nn.Module, target: Target) -> None:
+    """On a GPU, in half precision: eight-bit weights of a decoder are read as they are, where few
+    rows are multiplied with them."""
+    if target.device.type != "cuda" or target.dtype not in HALF_PRECISION:
+        return
+    for module in layers.modules():
+        if isinstance(module, Linear) and FewRows.suits(module):
+            module.use(FewRows(module, module.own_method))
+
+
+def _is_fused(method: LinearMethod) -> bool:
+    """Whether one kernel for few rows computes what `method` does."""
+    inner = method.larger if isinstance(method, FewRows) else method
+    return isinstance(inner, FUSED) or type(inner) is Float8Product
+
+
 def fuse_small_batches(layers: nn.Module, target: Target) -> None:
     """On a GPU, in half precision: a linear layer takes few rows through one kernel.
 
@@ -124,7 +140,7 @@ def fuse_small_batches(layers: nn.Module, target: Target) -> None:
         module
         for module in layers.modules()
         if isinstance(module, Linear)
-        and isinstance(module.own_method, FUSED)
+        and _is_fused(module.own_method)
         and fits(*reversed(module.shape))
     ]
     for layer in fused:

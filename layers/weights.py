@@ -2,7 +2,6 @@
 
 import logging
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -101,14 +100,14 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, names: Names) -> Non
     dtype of `module`.
     """
     with torch.no_grad():
-        _load(module, _Stored(checkpoint, names))
+        load(module, _Stored(checkpoint, names))
         for path, layer in module.named_modules():
             if isinstance(layer, SinusoidTable):
                 _load_table(checkpoint, names(f"{path}.weight"), layer)
     _check_finite(module, checkpoint)
 
 
-def _load(module: nn.Module, read: Read) -> None:
+def load(module: nn.Module, read: Read) -> None:
     """Fills `module` with what `read` gives."""
     self_loading: list[str] = []
     shares = {}
@@ -121,7 +120,7 @@ def _load(module: nn.Module, read: Read) -> None:
         elif isinstance(layer, Sharded):
             prefix = f"{path}." if path else ""
             shares.update({f"{prefix}{name}": spans for name, spans in layer.shares.items()})
-    for path, target in _tensors(module):
+    for path, target in tensors(module):
         if not path.startswith(tuple(self_loading)):
             target.copy_(read(path, shares.get(path) or whole(*target.shape)))
     for layer in module.modules():
@@ -132,7 +131,7 @@ def _load(module: nn.Module, read: Read) -> None:
 def _claim(module: nn.Module, checkpoint: Checkpoint, names: Names) -> None:
     """Accounts for all that `module`, which has no memory, would load."""
     with torch.no_grad():
-        _load(module, _Claimed(checkpoint, names))
+        load(module, _Claimed(checkpoint, names))
     for path, layer in module.named_modules():
         if isinstance(layer, SinusoidTable):
             checkpoint.claim(names(f"{path}.weight"))
@@ -199,12 +198,12 @@ def bytes_saved(
     with numbers of `itemsize` bytes. Raises CheckpointError for a weight that is missing."""
     weighed = _Weighed(checkpoint, names, quantization, itemsize)
     with torch.no_grad():
-        _load(module, weighed)
+        load(module, weighed)
     return weighed.saved
 
 
 def _check_finite(module: nn.Module, checkpoint: Checkpoint) -> None:
-    loaded = [tensor for _, tensor in _tensors(module)]
+    loaded = [tensor for _, tensor in tensors(module)]
     if not not_finite(loaded):
         return
     dtypes = {tensor.dtype for tensor in loaded if tensor.is_floating_point()}
@@ -231,19 +230,6 @@ def _load_table(checkpoint: Checkpoint, stored: tuple[str, ...], layer: Sinusoid
         layer.weight.copy_(checkpoint.read(checkpoint.first_of(stored), spans))
 
 
-def fill_randomly(module: nn.Module) -> None:
-    """Weights like a fresh model's, for measuring.
-
-    Matrices are normal with deviation 0.02, gains of norms are 1, biases 0. The same
-    numbers at the same path, so that ranks agree on what each of them holds in whole.
-    """
-    for path, target in _tensors(module):
-        if target.ndim > 1:
-            generator = torch.Generator(target.device).manual_seed(zlib.crc32(path.encode()))
-            target.data.normal_(std=0.02, generator=generator)
-        else:
-            target.data.fill_(1.0 if "norm" in path and path.endswith("weight") else 0.0)
-
-
-def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Its parameters and persistent buffers by path."""
     yield from module.state_dict(keep_vars=True).items()

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jiwer import wer
 
 ROOT = Path(__file__).parents[2]
 WHISPER = ROOT / "examples" / "whisper_commands"
@@ -130,6 +129,8 @@ def main() -> None:
         }
         np.savez_compressed(arguments.write_samples, **whole)  # type: ignore[arg-type]
         return
+    from jiwer import wer  # late: other scripts take recordings from here without it
+
     from antiphon.config.options import ModelOptions
     from antiphon.families.checkpoint import ModelConfig
 

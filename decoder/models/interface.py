@@ -25,6 +25,9 @@ class DecoderStep(msgspec.Struct, frozen=True):
     cross: PlannedAttention[object] | None  # None: the model attends to its own tokens alone
     # [tokens] int8: `Sees` of each, where not all attend to the same inputs
     sees: torch.Tensor | None = None
+    # By layer, [tokens, heads, head_dim] of cross-attention, as the layers run: where the pool
+    # keeps some of them (`KVPool.keep_queries`)
+    cross_queries: dict[int, torch.Tensor] = msgspec.field(default_factory=dict)
 
 
 class CachedAttention(nn.Module):
@@ -73,7 +76,8 @@ class CachedCrossAttention(CachedAttention):
         q = queries.unflatten(-1, (-1, self.head_dim))
         if self.norms is not None:
             q = self.norms.queries(q)
-        step.pool.keep_queries(self.layer, step.slot_mapping, q)
+        if step.pool.keeps_queries_of(self.layer):
+            step.cross_queries[self.layer] = q
         if self.absorbed is not None:
             return self._attend_to_states(self.absorbed, q, step).flatten(1)
         return step.cross.run(q, *step.pool.pages(self.layer)).flatten(1)

@@ -118,6 +118,12 @@ class StoredQuantization:
             f"theirs fits the quantised layer {layer}"
         )
 
+    def keeps_out(self, layer: str) -> bool:
+        """Whether `kept_out` names the layer of that name, a part of the model that it is in, or a
+        pattern that fits it."""
+        named = any(f".{name}." in f".{layer}." for name in self.kept_out)
+        return named or _by_pattern(layer, self.kept_out)
+
     @property
     def label(self) -> str:
         """For people, in one line."""

@@ -9,13 +9,17 @@ from antiphon.kernels.formats import FLOAT8, FLOAT8_CAPABILITY
 from antiphon.layers.linear import Linear, LinearMethod, as_tensor
 from antiphon.layers.norms import LinearInput
 from antiphon.layers.quantization.blocked_weight import BLOCKS, BlockedWeight
+from antiphon.layers.quantization.float8 import Float8Product
+from antiphon.layers.quantization.int8 import Int8WeightOnly
 from antiphon.layers.quantization.quantized_weight import QuantizedWeight
+from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.runtime.device import Target
 
 HALF_PRECISION = (torch.float16, torch.bfloat16)
 FEWEST_OUTPUTS = 64  # of a program of the kernel
 FEW_ROWS = 128  # up to which programs share sums: they would be too few otherwise
 SHARES, BLOCKS_OF_SHARE = (1, 2, 4, 8, 16), 4  # programs of one sum; the least blocks of each
+MOST_FEW_ROWS = 64  # above, tensor cores are busy enough with weights that were multiplied out
 PROGRAMS = 2  # of each multiprocessor, at least
 THREE_STAGES = 160 << 10  # bytes of shared memory from which the largest tiles have three stages
 
@@ -101,6 +105,48 @@ class BlockedFloat8Product(BlockedProduct):
 
         values, scales = quantize_groups(as_tensor(x).contiguous(), self.block)
         return self.multiply(layer, values, scales, self.dtype)
+
+
+class FewRows(LinearMethod):
+    """Weights of eight bits [out, in] with a scale for each output: few rows by our kernel, which
+    reads no more than these. More rows by `larger`, which also says whether they become float8."""
+
+    def __init__(self, layer: Linear, larger: LinearMethod) -> None:
+        self.larger = larger
+        counts = ceil_div(layer.shape[0], FEWEST_OUTPUTS)
+        self.counters = torch.zeros(counts, dtype=torch.int32, device=layer.device)
+
+    @staticmethod
+    def suits(layer: Linear) -> bool:
+        return (
+            isinstance(layer.own_method, (Float8Product, Int8WeightOnly))
+            and layer.shape[1] % BLOCKS[0] == 0
+        )
+
+    def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
+        rows: LinearInput
+        if isinstance(self.larger, Float8Product):
+            quantized = self.larger.rows(x)
+            rows, values, x_scales = quantized, quantized.values, quantized.scales
+            dtype = self.larger.dtype
+        else:
+            rows = values = as_tensor(x)
+            x_scales, dtype = None, values.dtype
+        if len(values) > MOST_FEW_ROWS:
+            return self.larger.product(layer, rows)
+        from antiphon.kernels.grouped_linear import Tile, grouped_linear  # needs Triton
+
+        outputs, inputs = layer.shape
+        scales, block = layer.weight_scale, BLOCKS[0]
+        assert scales is not None
+        tile = Tile(*tile_of(len(values), outputs, inputs // block, values.device))
+        return grouped_linear(
+            values.contiguous(), layer.weight, scales, None, layer.bias, tile, block=block,
+            dtype=dtype, x_scales=x_scales, counters=self.counters,
+        )  # fmt: skip
+
+    def quantize_input(self, x: torch.Tensor) -> torch.Tensor | QuantizedRows:
+        return self.larger.quantize_input(x)
 
 
 def has_float8(target: Target) -> bool:

@@ -8,8 +8,10 @@ from torch.nn import functional as F
 
 from antiphon.families.quantization.scheme import InputScheme
 from antiphon.layers.linear import Linear
+from antiphon.layers.linear_methods import SmallBatch
+from antiphon.layers.prepare import fuse_small_batches, read_few_rows
 from antiphon.layers.quantization.dequantized import rounded
-from antiphon.layers.quantization.grouped import BlockedFloat8Product, BlockedProduct
+from antiphon.layers.quantization.grouped import BlockedFloat8Product, BlockedProduct, FewRows
 from antiphon.layers.quantization.quantized_weight import QuantizedInput, QuantizedWeight
 from antiphon.layers.quantization.stored import choose_stored
 from antiphon.runtime.device import Target
@@ -86,6 +88,30 @@ def check_float8_product(
     layer = chosen(weight, device, dtype)
     assert type(layer.own_method) is BlockedFloat8Product
     wanted = F.linear(rounded(x.float(), inputs), weight.dequantized(torch.float32))
+    check_near(layer(x.to(device)), wanted, layer, error)
+
+
+def check_few_rows(
+    name: str, rows: int, outputs: int, device: str, dtype: torch.dtype, error: float
+) -> None:
+    """Of a decoder's eight-bit weights with a scale for each output, of `int8` or `float8`, inputs
+    too where they are: our kernel, and the one that also norms."""
+    torch.manual_seed(rows)
+    values = weight_of(name, outputs).values
+    inputs = QuantizedInput(InputScheme("float")) if name == "float8" else None
+    weight = QuantizedWeight(values, torch.rand(outputs, 1) + 0.5, inputs=inputs)
+    target = Target(torch.device("cuda"), dtype)
+    x = torch.randn(rows, INPUTS).to(dtype)
+    layer = chosen(weight, device, dtype)
+    layers = nn.ModuleList([layer])
+    read_few_rows(layers, target)
+    assert type(layer.own_method) is FewRows
+    numbers = x.float() if inputs is None else rounded(x.float(), inputs)
+    wanted = F.linear(numbers, weight.dequantized(torch.float32))
+    for _ in range(2):
+        check_near(layer(x.to(device)), wanted, layer, error)
+    fuse_small_batches(layers, target)
+    assert type(layer.own_method) is SmallBatch
     check_near(layer(x.to(device)), wanted, layer, error)
 
 

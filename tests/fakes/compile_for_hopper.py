@@ -124,6 +124,9 @@ def _small_batches(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
         yield f"linear {dtype}", partial(linear, x, square, vector, norm=norm, activation="gelu")
         yield f"linear residual {dtype}", partial(linear, x, square, None, norm=norm, residual=x)
         yield f"linear int8 {dtype}", partial(linear, x, int8, vector, norm=norm, scales=scales)
+        float8, of_float8 = int8.to(FLOAT8), scales.float().t()
+        call = partial(linear, x, float8, vector, norm=norm, scales=of_float8)
+        yield f"linear float8 {dtype}", call
         for page_type in (dtype, FLOAT8):
             pages = (*_pools(page_type), torch.zeros(ROWS, dtype=torch.int32))
             yield (
@@ -151,6 +154,12 @@ def _grouped(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
     yield f"grouped_linear float8 {dtype}", partial(own, x, float8, scales, None, bias, few)
     both = partial(own, x.to(FLOAT8), float8, scales, None, bias, many, x_scales=scales)
     yield f"grouped_linear of float8 {dtype}", both
+    by_row = partial(own, x, zeros=None, bias=bias, tile=few)
+    eights = torch.zeros(WIDTH, WIDTH, dtype=torch.int8)
+    row_scales = torch.zeros(ROWS, 1)
+    yield f"grouped_linear by row {dtype}", partial(by_row, weight=eights, scales=bias)
+    float8 = partial(own, x.to(FLOAT8), eights.to(FLOAT8), scales[0], None, bias, few)
+    yield f"grouped_linear of float8 by row {dtype}", partial(float8, x_scales=row_scales)
 
 
 def _pools(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

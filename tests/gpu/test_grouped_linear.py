@@ -5,7 +5,7 @@ python -m pytest -m gpu tests/gpu/test_grouped_linear.py
 
 import pytest
 import torch
-from blocked_checks import WEIGHTS, check_float8_product, check_product
+from blocked_checks import WEIGHTS, check_few_rows, check_float8_product, check_product
 
 from antiphon.layers.quantization.dequantized import rounded
 from antiphon.layers.quantization.quantized_weight import QuantizedInput
@@ -28,6 +28,14 @@ def test_the_product_is_that_of_the_numbers(
 @pytest.mark.parametrize("rows", [1, 16, 50, 130, 2000])
 def test_both_sides_in_float8(rows: int) -> None:
     check_float8_product(rows, 1280, "cuda", torch.bfloat16, 4e-3)
+
+
+@pytest.mark.parametrize("name", ["int8", "float8"])
+@pytest.mark.parametrize(
+    ("rows", "outputs"), [(1, 640), (3, 4608), (16, 1280), (50, 4608), (65, 64)]
+)
+def test_few_rows_of_a_decoders_eight_bit_weights(name: str, rows: int, outputs: int) -> None:
+    check_few_rows(name, rows, outputs, "cuda", torch.bfloat16, 4e-3)
 
 
 def test_features_are_rounded_as_on_a_cpu() -> None:

@@ -33,14 +33,50 @@ def texts(result: Transcription) -> list[str]:
     return [segment.text for segment in result.segments]
 
 
-@pytest.mark.parametrize("conditioned", [True, False])
+def tune(seconds: float) -> np.ndarray:
+    """Chords of plucked strings, two a second."""
+    chords = ((220.0, 277.2, 329.6), (246.9, 311.1, 370.0), (196.0, 246.9, 293.7))
+    times = np.arange(RATE // 2) / RATE
+    struck = [
+        sum(
+            np.sin(2 * np.pi * note * harmonic * times) / harmonic
+            for note in chord
+            for harmonic in (1, 2, 3)
+        )
+        * np.exp(-3 * times)
+        for chord in chords
+    ]
+    whole = np.concatenate(struck * (int(seconds * 2) // len(chords) + 1))
+    return (0.1 * whole[: int(seconds * RATE)]).astype(np.float32)
+
+
+def trap(name: str, recordings: dict[str, np.ndarray]) -> np.ndarray:
+    """Sound that goes on for longer than a window."""
+    call, light = recordings["call.wav"], recordings["light.flac"]
+    if name == "a phrase again and again":
+        return np.concatenate([call, np.zeros(RATE // 5, np.float32)] * 6)
+    if name == "music around speech":
+        return np.concatenate([tune(4), call, tune(4)])
+    if name == "cut amid words":  # in "seven", and in what follows "turn on"
+        return np.concatenate([call[: RATE * 9 // 10], light[RATE // 2 :]] * 4)
+    return recordings["long.opus"]
+
+
+@pytest.mark.parametrize(
+    ("name", "conditioned"),
+    [
+        ("long.opus", True), ("long.opus", False), ("a phrase again and again", True),
+        ("music around speech", False), ("cut amid words", False),
+    ],
+)  # fmt: skip
 def test_windows_in_turn_give_transformers_segments(
     engine: TranscribingEngine,
     recordings: dict[str, np.ndarray],
     whisper_folder: Path,
+    name: str,
     conditioned: bool,
 ) -> None:
-    sound = recordings["long.opus"]
+    sound = trap(name, recordings)
     oracle = WhisperForConditionalGeneration.from_pretrained(whisper_folder).float().eval()
     features = WhisperFeatureExtractor.from_pretrained(whisper_folder)(
         sound, sampling_rate=RATE, return_tensors="pt", truncation=False, padding="longest",
@@ -122,6 +158,16 @@ def test_sound_that_is_hard_to_hear(
         assert result.text == "call seven nine zero"
     for segment in result.segments:
         assert 0 <= segment.start <= segment.end <= result.duration
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "sequential"}, {"vad_filter": True}])
+def test_a_phrase_is_heard_as_often_as_it_was_said(
+    engine: TranscribingEngine, recordings: dict[str, np.ndarray], options: Any
+) -> None:
+    result = engine.transcribe(
+        trap("a phrase again and again", recordings), language="en", **options
+    )
+    assert result.text == " ".join(["call seven nine zero"] * 6)
 
 
 def test_two_languages_in_one_recording(

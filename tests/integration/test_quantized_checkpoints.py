@@ -277,10 +277,6 @@ def int8_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return published("bart", "w8a8", tmp_path_factory.mktemp("int8"))[0]
 
 
-def test_random_weights_and_plain_ones_are_no_quantised_checkpoint(
-    int8_folder: Path, checkpoints: Any
-) -> None:
-    with pytest.raises(ConfigurationError, match="load_format='dummy': random weights are not"):
-        PlainEngine(int8_folder, load_format="dummy", **OPTIONS)
+def test_plain_weights_are_no_quantised_checkpoint(checkpoints: Any) -> None:
     with pytest.raises(ConfigurationError, match="dequantize': the weights of"):
         PlainEngine(checkpoints("bart")[0], quantization="dequantize", **OPTIONS)

@@ -8,7 +8,7 @@ A machine without PyAV needs the samples as arrays, in a file that SAMPLES names
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,11 @@ BACKENDS: list[tuple[str, dict[str, Any]]] = [
     ("flash_attn", {"kv_page_size": 256}),
     ("flash_attn_3", {}),
 ]
+PACKAGES = {
+    "flashinfer": "flashinfer",
+    "flash_attn": "flash_attn",
+    "flash_attn_3": "flash_attn_interface",
+}
 Clips = tuple[list[np.ndarray], list[str], list[str]]
 
 
@@ -68,40 +73,39 @@ def _edits(words: list[str], others: list[str]) -> int:
     return line[-1]
 
 
-def backends(device: str) -> list[dict[str, Any]]:
-    """Options that are usable here: of a CPU one, of a GPU those that are installed."""
-    if device == "cpu":
-        return [{"dtype": "float32"}]
-    packages = {"flashinfer": "flashinfer", "flash_attn": "flash_attn"}
-    packages["flash_attn_3"] = "flash_attn_interface"
-    return [
-        {"dtype": "bfloat16", "decoder_attention_backend": name, **more, "enforce_eager": eager}
-        for name, more in BACKENDS
-        for eager in ((False, True) if name == "triton" else (False,))
-        if name not in packages or find_spec(packages[name]) is not None
-    ]
+def cases() -> Iterator[Any]:
+    """Backends with their options: of CPUs one, of GPUs those that are installed."""
+    yield pytest.param("cpu", {"dtype": "float32"}, marks=pytest.mark.slow, id="cpu")
+    for name, more in BACKENDS:
+        package = PACKAGES.get(name)
+        missing = package is not None and find_spec(package) is None
+        marks = [pytest.mark.multi_gpu, pytest.mark.skipif(missing, reason=f"needs {package}")]
+        for eager in (False, True) if name == "triton" else (False,):
+            options = {"dtype": "bfloat16", "decoder_attention_backend": name, **more}
+            options["enforce_eager"] = eager
+            yield pytest.param("cuda", options, marks=marks, id=f"{name}{' eager' * eager}")
 
 
-def test_no_layout_or_backend_hears_worse(
-    device: str, num_devices: int, recordings: Clips, run_ranks: Callable[..., list[Any]]
+@pytest.mark.parametrize(("device", "backend"), list(cases()), indirect=["device"], scope="module")
+def test_no_layout_hears_worse(
+    device: str,
+    backend: dict[str, Any],
+    num_devices: int,
+    recordings: Clips,
+    run_ranks: Callable[..., list[Any]],
 ) -> None:
     clips, words, languages = recordings
     folder: Path = WHISPER / "model"
-    seen, worse = dict[str, int](), dict[str, int]()
-    for backend in backends(device):
-        options = {"device": device, "max_num_seqs": 16, "kv_cache_memory_gib": 1, **backend}
-        alone = None
-        layouts = [one for one in LAYOUTS[device] if one.num_ranks <= num_devices]
-        for parallel in [Parallel(), *layouts]:
-            results = run_ranks(parallel, transcripts, folder, clips, languages, options)
-            name = f"{backend}, {parallel}"
-            wrong = seen[name] = wrong_words(words, results[parallel.leader])
-            alone = wrong if alone is None else alone
-            # bfloat16 rounds sums of shares otherwise: single words may differ.
-            allowed = 0 if device == "cpu" else max(2, alone // 10)
-            if abs(wrong - alone) > allowed:
-                worse[name] = wrong
-    print(seen)
-    assert not worse, "wrong words:\n" + "\n".join(f"{name}: {n}" for name, n in worse.items())
+    options = {"device": device, "max_num_seqs": 16, "kv_cache_memory_gib": 1, **backend}
+    layouts = [one for one in LAYOUTS[device] if one.num_ranks <= num_devices]
+    wrong = dict[str, int]()
+    for parallel in [Parallel(), *layouts]:
+        results = run_ranks(parallel, transcripts, folder, clips, languages, options)
+        wrong[str(parallel)] = wrong_words(words, results[parallel.leader])
+    print(wrong)
+    alone, *others = wrong.values()
+    # bfloat16 rounds sums of shares otherwise: single words may differ.
+    allowed = 0 if device == "cpu" else max(2, alone // 10)
+    assert all(abs(count - alone) <= allowed for count in others), wrong
     total = sum(len(text.split()) for text in words)
-    assert max(seen.values()) <= 0.25 * total, seen
+    assert max(wrong.values()) <= 0.25 * total, wrong

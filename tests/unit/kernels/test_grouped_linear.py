@@ -2,11 +2,15 @@
 
 import pytest
 import torch
-from blocked_checks import WEIGHTS, check_float8_product, check_product
+from blocked_checks import WEIGHTS, check_few_rows, check_float8_product, check_product
 
 pytest.importorskip("triton")
 
+from antiphon.kernels.formats import FLOAT8
 from antiphon.kernels.group_rows import quantize_groups
+from antiphon.kernels.grouped_linear import Tile, grouped_linear
+from antiphon.kernels.small_batch_linear import linear
+from antiphon.layers.quantization.rows import QuantizedRows
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compiled there: see tests/gpu")
 
@@ -29,6 +33,29 @@ def test_any_number_of_rows(rows: int) -> None:
 def test_both_sides_in_float8() -> None:
     """The interpreter rounds to float8 otherwise than hardware and torch."""
     check_float8_product(5, 80, "cpu", torch.float16, 0.06)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 17])
+def test_few_rows_of_a_decoders_eight_bit_weights(rows: int) -> None:
+    check_few_rows("int8", rows, 80, "cpu", torch.float16, 1e-3)
+
+
+def test_rows_that_a_float8_weight_reads_become_float8() -> None:
+    """In both kernels for few of them. See above for how the interpreter rounds."""
+    torch.manual_seed(1)
+    x, bias = torch.randn(3, 256).half(), torch.randn(80).half()
+    weight, scales = torch.randn(80, 256).to(FLOAT8), torch.rand(1, 80) + 0.5
+    rows = QuantizedRows.float8(x)
+    numbers = rows.values.float() * rows.scales
+    wanted = numbers @ (weight.float() * scales.t()).t() + bias.float()
+    tile, counters = Tile(16, 64, 2, 4, 3), torch.zeros(4, dtype=torch.int32)
+    grouped = grouped_linear(
+        rows.values, weight, scales, None, bias, tile, block=128, dtype=torch.float16,
+        x_scales=rows.scales, counters=counters,
+    )  # fmt: skip
+    assert (grouped.float() - wanted).norm() <= 1e-3 * wanted.norm()
+    fused = linear(x, weight, bias, scales=scales)
+    assert (fused.float() - wanted).norm() <= 0.06 * wanted.norm()
 
 
 def test_each_group_of_features_has_its_own_scale() -> None:

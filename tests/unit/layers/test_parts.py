@@ -14,8 +14,9 @@ from antiphon.config.parallel import Parallel
 from antiphon.decoder.models import build
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.layers.checkpoint import Checkpoint
+from antiphon.layers.random_weights import fill_randomly
 from antiphon.layers.shard import Part, Shard, Span, check_parallel
-from antiphon.layers.weights import check_unused, fill_randomly, load_part
+from antiphon.layers.weights import check_unused, load_part
 from antiphon.runtime.groups import Group
 
 
