@@ -242,8 +242,7 @@ class DecoderRunner:
             if choice.reason is not None and self.graphs is not None:
                 self.eager_steps[choice.reason.counter] += 1
             features = self.sampler.features(plan.slots[plan.samples])
-            attentions = self.attention.plan(inputs)
-            self._run_and_sample(inputs, attentions, features, plan.embeddings)
+            self._run_and_sample(inputs, self.attention.plan(inputs), features, plan.embeddings)
         self.links.send_stream(inputs.shape.tokens)
         if not self.part.is_last:
             finished = FinishedStep(self.outputs.samples.first(len(plan.slots)))
