@@ -109,7 +109,7 @@ def test_the_replica_ends_as_a_whole(replica: Replica, monkeypatch: pytest.Monke
     def broken(*_: Any) -> Any:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(replica.follower.follower.runner, "_run", broken)
+    monkeypatch.setattr(replica.follower.follower.runner, "_compute", broken)
     replica.send(*TEXTS)
     wait(lambda: not replica.follower.alive)
     assert isinstance(replica.follower.failure, RankError)

@@ -109,7 +109,7 @@ def test_an_encoder_that_fails_on_one_rank_ends_the_replica(
         with ColocatedRanks(checkpoints("bart")[0], Parallel(2), **SMALL) as engine:
             for thread in engine.followers:
                 thread.loaded.result()._shelf._timeout = 0.2
-            monkeypatch.setattr(engine.encoders[0].follower.runner, "_run", fail)
+            monkeypatch.setattr(engine.encoders[0].follower.runner, "_compute", fail)
             submit(engine, 2)
             engine.run()
 
