@@ -96,7 +96,7 @@ class NixlTarget:
         self.handle = NixlHandle(metadata, address, kind, _gpu(states), needs_rdma)
 
 
-@dataclass
+@dataclass(eq=False)  # tensors do not compare as wholes
 class _Staged:
     """Registered memory [rows, width] that a write reads."""
 

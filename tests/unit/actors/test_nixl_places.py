@@ -59,6 +59,27 @@ def test_registered_memory_is_used_again(world: PlayedNixl) -> None:
     assert len(encoder.registered) == 1
 
 
+def test_registered_memory_of_several_sizes_is_used_again(world: PlayedNixl) -> None:
+    pair = Pair("nixl")
+
+    def done(*keys: str) -> None:
+        for answer, key in zip(pair.answers[-len(keys) :], keys, strict=True):
+            pair.decoder.places.written(answer)
+            pair.decoder.space.drop(key)
+
+    departing(pair, "a", "b")
+    pair.decoder.places.written(pair.answers[-1])
+    for key in "ab":
+        pair.decoder.space.drop(key)
+    pair.queue("c")  # in the memory of two inputs
+    departures, _, _ = departing(pair, "d")
+    departures.add([], pair.told)  # of "c", which was queued first
+    done("c", "d")
+    departing(pair, "e")
+    assert len(pair.answers) == 4
+    assert len(world.agents[-1].registered) == 2
+
+
 @pytest.mark.parametrize("problem", ["gone", "late"])
 def test_states_that_could_not_be_written_come_as_messages(
     world: PlayedNixl, problem: str, monkeypatch: pytest.MonkeyPatch
