@@ -6,6 +6,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from antiphon.actors.address import Address
 from antiphon.actors.links import Links
@@ -15,11 +16,13 @@ from antiphon.actors.rank_channel import RankAddress
 from antiphon.kv.arena import StateArena
 from antiphon.kv.arena_rows import ArenaRows
 from antiphon.kv.handoff import Place
-from antiphon.kv.transports.mapped import ArenaExport
-from antiphon.kv.transports.mapping import MappingError
+from antiphon.kv.sharing import Shares, StateTransport, share
+from antiphon.kv.transports.mapped import ArenaExport, Handle
 from antiphon.scheduler.request import Incarnation, Media
 
 logger = logging.getLogger(__name__)
+
+Each = TypeVar("Each")
 
 ASK_AGAIN_SECONDS = 5.0  # a message may have been lost
 GRACE_SECONDS = 1.0  # a GPU may finish what a process that is gone had queued there
@@ -44,9 +47,14 @@ class ArenaPlaces:
 
     # ------------------------------------------------------------------ asking
 
+    def may_write(self, is_near: bool) -> bool:
+        """Whether an encoder in another process can, by all that is known."""
+        export = self.export
+        return export is not None and (is_near or bool(export.far))
+
     def place(self, media: Media, encoder: Incarnation) -> Place | None:
-        """Where `encoder`, on this node, is to write the states of `media`. None if it cannot, or
-        if there is no such place now: they go another way then."""
+        """Where `encoder`, which may write, is to put the states of `media`. None if it cannot,
+        or if there is no such place now: they go another way then."""
         if self.export is None or encoder in self._cannot:
             return None
         reserved = self._space.reserve(media.key, media.num_tokens, encoder)
@@ -117,21 +125,36 @@ class ArenaPlaces:
 
 
 def export_arena(
-    arena: StateArena, links: Links, followers: Sequence[Address]
+    arena: StateArena,
+    links: Links,
+    followers: Sequence[Address],
+    transport: StateTransport = "auto",
 ) -> ArenaExport | None:
-    """What encoders in other processes of this node are told of the arenas of all ranks: this
-    process has one, and `followers` the others. None where there are no such encoders; and, with a
-    line in the log, where the arenas cannot be shared."""
-    near = [rank for rank in followers if isinstance(rank, RankAddress) and rank.node == links.node]
-    handles = [rank.arena for rank in near if rank.arena is not None]
-    encodes_here = any(name.startswith("encoder") for name in links.here)
-    if not links.node or encodes_here or len(handles) < len(followers) or not len(arena.states):
+    """What encoders in other processes are told of the arenas of all ranks: this process has one,
+    and `followers` the others. None where there are no such encoders; and, with a line in the log,
+    where the arenas cannot be shared. Raises ConfigurationError as `share` does."""
+    if not links.node or any(name.startswith("encoder") for name in links.here):
         return None
-    try:
-        handles.insert(0, arena.export())
-    except MappingError as error:
-        logger.warning("hidden states come by way of the host: %s", error)
+    shares = [share(arena, transport), *map(_shares_of, followers)]
+    is_one_node = all(rank.node == links.node for rank in followers)
+    near: tuple[Handle, ...] = _all(each.near for each in shares) if is_one_node else ()
+    far = _all(each.far for each in shares)
+    if not near and not far:
         return None
     num_rows, width = arena.states.shape
     dtype = str(arena.states.dtype).removeprefix("torch.")
-    return ArenaExport(secrets.token_hex(8), tuple(handles), num_rows, width, dtype)
+    name = secrets.token_hex(8)
+    return ArenaExport(name, near, num_rows, width, dtype, far)
+
+
+def _shares_of(follower: Address) -> Shares:
+    if isinstance(follower, RankAddress):
+        return Shares(follower.arena, follower.far)
+    return Shares()
+
+
+def _all(handles: Iterable[Each | None]) -> tuple[Each, ...]:
+    """None of them where one is missing."""
+    every = tuple(handles)
+    there = tuple(handle for handle in every if handle is not None)
+    return there if len(there) == len(every) else ()

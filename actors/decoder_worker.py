@@ -70,7 +70,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
         """Loads the decoder half and allocates its pages. Raises what `DecoderRunner` raises.
         `ranks`: of a replica of several, which this one leads."""
         super().__init__()
-        self.incarnation = incarnation
+        self.incarnation, self._transport = incarnation, config.workers.state_transport
         self._asked: dict[str, list[int]] = {}  # numbers of requests, by frontend
         self.news = News()
         self._followers: RankSenders | None = None
@@ -116,7 +116,8 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
         where the other ranks of the replica receive."""
         ranks = self.replica.runner.ranks
         assert len(followers) == ranks.parallel.num_ranks - 1
-        self._set_links(links, export_arena(self.replica.runner.arena, links, followers))
+        arena = self.replica.runner.arena
+        self._set_links(links, export_arena(arena, links, followers, self._transport))
         if followers:
             epoch = self.incarnation.epoch
             self._followers = RankSenders(followers, links.node, epoch, DecoderWire())

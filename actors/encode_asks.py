@@ -29,7 +29,7 @@ class EncodeAsks:
         because nothing was heard of them."""
         for encoder in {command.encoder for command in work}:
             life = self._life(encoder)
-            writes = life is not None and self._links.is_near(encoder)
+            writes = life is not None and self._may_write(encoder)
             jobs = [
                 self._job(media, encoder, life if writes else None)
                 for media, name in work
@@ -41,6 +41,10 @@ class EncodeAsks:
             if not self._links.send(encoder, message):
                 self._forget(message, life)
                 self._scheduler.encoder_lost(encoder)
+
+    def _may_write(self, encoder: str) -> bool:
+        links = self._links
+        return links.is_apart(encoder) and self._places.may_write(links.is_near(encoder))
 
     def _life(self, encoder: str) -> Incarnation | None:
         """The present one; None if nobody has told of it."""

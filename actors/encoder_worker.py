@@ -13,7 +13,7 @@ import torch
 from antiphon.actors.address import Address
 from antiphon.actors.channel import PeerGone
 from antiphon.actors.encoder_answers import EncoderAnswers
-from antiphon.actors.encoder_batch import EncoderBatch, LaunchedBatch
+from antiphon.actors.encoder_batch import Departures, EncoderBatch, LaunchedBatch
 from antiphon.actors.encoder_counters import EncoderCounters
 from antiphon.actors.encoder_jobs import EncoderJobs
 from antiphon.actors.links import Links
@@ -72,6 +72,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         self.incarnation = incarnation
         batch_tokens = config.encoder.max_encoder_batch_tokens
         self._jobs, self._counters = EncoderJobs(batch_tokens), EncoderCounters()
+        self._departures = Departures(self._jobs.end)
         budget = encode_budget(config.scheduler, model.longest_input)
         self._capacity = encoder_capacity(batch_tokens, budget)
         self._in_flight: deque[LaunchedBatch] = deque()
@@ -198,6 +199,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
 
     def run_once(self) -> None:
         self._answers.send_kept()
+        self._departures.check()
         for frontend, keys in self._jobs.to_ask().items():
             self._links.send(frontend, NeedInput(self.incarnation.name, tuple(keys)))
         if self._has_room and self._jobs:
@@ -214,7 +216,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
 
     @property
     def poll_timeout(self) -> float:
-        return 0.0 if self._jobs or self._in_flight else IDLE_SECONDS
+        return 0.0 if self._jobs or self._in_flight or self._departures else IDLE_SECONDS
 
     @property
     def _has_room(self) -> bool:
@@ -285,7 +287,6 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         lengths = batch.encoded.lengths
         if launched.began is not None:
             self._counters.add_batch(len(lengths), sum(lengths), launched.began, time.monotonic())
-        for transport in launched.transports:
-            transport.computed()
         of_share = [job for job in batch.jobs if job.decoder in here]  # others are answered later
-        self._jobs.end(of_share if batch.encoded.shares else batch.jobs)
+        jobs = of_share if batch.encoded.shares else batch.jobs
+        self._departures.add(jobs, launched.transports)

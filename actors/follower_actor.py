@@ -47,7 +47,8 @@ class FollowerActor(WorkerActor):
             self.workers["encoder"] = FollowerWorker(encoder, EncoderWire())
         if role != "encoder":  # last: its pool takes the memory that is left
             decoder = DecoderFollower(model, config, timestamps, ranks, shelf)
-            self.workers["decoder"] = FollowerWorker(decoder, DecoderWire())
+            transport = config.workers.state_transport
+            self.workers["decoder"] = FollowerWorker(decoder, DecoderWire(), transport)
         self.loops = [*self.workers.values()]
         return {}
 

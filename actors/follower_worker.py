@@ -1,6 +1,5 @@
 """The worker of a rank that does not schedule: a loop over its leader's commands."""
 
-import logging
 from typing import Any, Never, Protocol
 
 import msgspec
@@ -10,10 +9,7 @@ from antiphon.actors.address import Host
 from antiphon.actors.rank_channel import RankAddress, RankInbox, RankWire
 from antiphon.actors.worker import IDLE_SECONDS, Worker
 from antiphon.kv.arena import StateArena
-from antiphon.kv.transports.mapped import Handle
-from antiphon.kv.transports.mapping import MappingError
-
-logger = logging.getLogger(__name__)
+from antiphon.kv.sharing import Shares, StateTransport, share
 
 
 class Follower(Protocol):
@@ -36,10 +32,12 @@ class FollowerWorker(Worker[Never]):
     Any error leaves the loop, and the process ends: the other ranks have gone on without it.
     """
 
-    def __init__(self, follower: Follower, wire: RankWire) -> None:
-        """`wire`: of the half's commands."""
+    def __init__(
+        self, follower: Follower, wire: RankWire, transport: StateTransport = "auto"
+    ) -> None:
+        """`wire`: of the half's commands. `transport`: of hidden states."""
         super().__init__()
-        self.follower, self._wire = follower, wire
+        self.follower, self._wire, self._transport = follower, wire, transport
         self._channel: RankInbox | None = None
 
     def listen(self, host: Host, epoch: int) -> RankAddress:
@@ -47,16 +45,9 @@ class FollowerWorker(Worker[Never]):
         starts."""
         self._channel = RankInbox(host, epoch, self._wire)
         address = msgspec.structs.asdict(self._channel.address)
-        return RankAddress(**address, arena=self._exported())
-
-    def _exported(self) -> Handle | None:
-        """The arena of this rank; None, and a line in the log, where it cannot be shared."""
         arena = self.follower.arena
-        try:
-            return arena.export() if arena is not None and len(arena.states) else None
-        except MappingError as error:
-            logger.warning("hidden states come by way of the leader: %s", error)
-            return None
+        shares = Shares() if arena is None else share(arena, self._transport)
+        return RankAddress(**address, arena=shares.near, far=shares.far)
 
     def loop(self) -> None:
         assert self._channel is not None

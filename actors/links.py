@@ -54,6 +54,10 @@ class Links:
             self._senders[name] = Sender(address, self.node)
         return self._senders.get(name)
 
+    def is_apart(self, name: str) -> bool:
+        """True for a peer in another process."""
+        return name in self._addresses and name not in self.here
+
     def is_near(self, name: str) -> bool:
         """True for a peer in another process of this node."""
         return name in self._addresses and self._addresses[name].is_near(self.node)

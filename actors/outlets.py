@@ -12,11 +12,12 @@ from antiphon.actors.links import Links
 from antiphon.actors.member_messages import Member
 from antiphon.actors.messages import Encode, EncodeJob, EncoderAnswer, NotMapped, StatesWritten
 from antiphon.config.errors import describe
-from antiphon.kv.handoff import Place
+from antiphon.kv.handoff import HiddenStates, Place
 from antiphon.kv.transports import transport_to
 from antiphon.kv.transports.interface import Transport
 from antiphon.kv.transports.mapped import ArenaExport, Mapped, MappedArena
 from antiphon.kv.transports.mapping import MappingError
+from antiphon.kv.transports.nixl import Nixl
 from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Outlets:
         self._incarnation, self._device = incarnation, device
         self._links, self._answer, self._completed = links, answer, completed
         self._plain: dict[str, Transport] = {}  # by decoder
-        self._mapped: dict[str, Mapped] = {}  # by decoder
+        self._mapped: dict[str, Mapped | Nixl] = {}  # by decoder
         self._refused: dict[str, str] = {}  # by decoder: an arena that could not be mapped
         self._num_shared = 0  # batches that ranks of the decoder beside this encoder share
 
@@ -55,19 +56,35 @@ class Outlets:
 
     def _map(self, decoder: str, arena: ArenaExport) -> bool:
         if (mapped := self._mapped.get(decoder)) is not None:
-            if mapped.arena.name == arena.name:
+            if mapped.name == arena.name:
                 return True
             self._unmap(decoder)  # that of an earlier life
         if self._refused.get(decoder) == arena.name:
             return False
         try:
-            memory = MappedArena(arena, self._device)
+            mapped = self._transport_into(arena, decoder)
         except MappingError as error:
             self._refuse(decoder, arena.name, describe(error))
             return False
-        logger.info("hidden states for %s go into its memory (%s)", decoder, memory.kind)
-        self._mapped[decoder] = Mapped(partial(self._written, decoder, arena.name), memory)
+        logger.info("hidden states for %s go into its memory (%s)", decoder, mapped.kind)
+        self._mapped[decoder] = mapped
         return True
+
+    def _transport_into(self, arena: ArenaExport, decoder: str) -> Mapped | Nixl:
+        """Raises MappingError."""
+        written = partial(self._written, decoder, arena.name)
+        if not arena.far or (arena.ranks and self._links.is_near(decoder)):
+            return Mapped(written, MappedArena(arena, self._device))
+        return Nixl(arena, self._device, written, partial(self._unwritten, decoder, arena.name))
+
+    def _unwritten(self, decoder: str, arena: str, states: HiddenStates, reason: str) -> None:
+        """What could not be written goes another way, and so does all that follows."""
+        if decoder in self._mapped and self._mapped[decoder].name == arena:
+            self._unmap(decoder)
+            self._refuse(decoder, arena, reason)
+        another = transport_to(False, partial(self._answer, decoder), self._device)
+        another.queued(states)
+        another.computed()
 
     def _refuse(self, decoder: str, arena: str, reason: str) -> None:
         logger.warning("hidden states for %s go by way of the host: %s", decoder, reason)
@@ -131,7 +148,7 @@ class Outlets:
         jobs, lengths = batch.jobs, batch.encoded.lengths
         rows = [row for row, job in enumerate(jobs) if job.decoder == decoder]
         mapped = self._mapped.get(decoder)
-        arena = None if mapped is None else mapped.arena.name
+        arena = None if mapped is None else mapped.name
         placed = [row for row in rows if _fits(jobs[row].place, arena, lengths[row])]
         return placed, [row for row in rows if row not in placed]
 

@@ -43,19 +43,24 @@ class Layout:
         """The layout, and of several ranks each one's share."""
         lines = [f"  layout: {self._sentence(config)}"]
         if len(self.ranks) > 1:
-            lines.append(f"  hidden states: {self._handoff(target)}")
+            lines.append(f"  hidden states: {self._handoff(config, target)}")
         if has_several_ranks(config):
             lines += map(_share_line, rank_shares(model, config, target, self.ranks))
         return lines
 
-    def _handoff(self, target: Target) -> str:
+    def _handoff(self, config: EngineConfig, target: Target) -> str:
         """How they come to the decoder: see `kv/transports`."""
         if self.colocated:
             return "stay in the decoder's process"
+        transport = config.workers.state_transport
+        if transport == "messages":
+            return "in messages, by way of the host"
+        if transport == "nixl":
+            return "into the decoder's memory (NIXL)"
         memory = "shared memory" if target.device.type == "cpu" else "CUDA IPC"
         return (
-            f"into the decoder's memory ({memory}); from another node by way of the host; "
-            "with --no-ray they stay in one process"
+            f"into the decoder's memory ({memory}); by NIXL or "
+            "by way of the host from another node; with --no-ray they stay in one process"
         )
 
     def _sentence(self, config: EngineConfig) -> str:

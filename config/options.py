@@ -17,6 +17,8 @@ from antiphon.config.parallel import Parallel, TensorMode, layer_counts
 from antiphon.config.speculation import SpeculationOptions, check_speculation
 from antiphon.config.worker_options import WorkerOptions
 
+Resizing = Literal["auto", "host", "device"]
+
 
 @dataclass(frozen=True)
 class ModelOptions:
@@ -45,6 +47,12 @@ class ModelOptions:
     )
     limit_images_per_prompt: int | None = option(
         None, "more are refused, of videos too; by default 64"
+    )
+    image_resizing: Resizing = option(
+        "auto",
+        "where images are resized and normed: host: by the checkpoint's image processor; device: "
+        "on the encoder's, to the same gray levels; auto: there if this process sees a GPU and "
+        "knows the rules of the processor",
     )
     allowed_media_domains: str | None = option(
         None,

@@ -1,8 +1,10 @@
 """Options of the processes that an engine's halves run in."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
+from antiphon.config.errors import ConfigurationError
 from antiphon.config.option_table import option
 
 
@@ -19,6 +21,11 @@ class WorkerOptions:
     )
     placement: Literal["auto", "colocated", "disaggregated"] = option(
         "auto", "colocated: both halves in one process; disaggregated: each in its own"
+    )
+    state_transport: Literal["auto", "nixl", "messages"] = option(
+        "auto",
+        "of hidden states to decoders in other processes; auto: memory that both map on one node, "
+        "NIXL to another one where it is installed and there is RDMA, else messages",
     )
     num_threads: int | None = option(
         None, "torch threads of each worker on a CPU; by default all cores"
@@ -46,3 +53,11 @@ class WorkerOptions:
         "seconds that a rank waits for the others of its replica until that ends as a whole; by "
         "default 60 on a GPU, and 600 on a CPU",
     )
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError."""
+        if self.state_transport == "nixl" and find_spec("nixl") is None:
+            raise ConfigurationError(
+                "state_transport='nixl' needs NIXL on every machine: pip install nixl; or leave it "
+                "out"
+            )

@@ -242,8 +242,7 @@ class DecoderRunner:
             if choice.reason is not None and self.graphs is not None:
                 self.eager_steps[choice.reason.counter] += 1
             features = self.sampler.features(plan.slots[plan.samples])
-            attentions = self.attention.plan(inputs)
-            self._run_and_sample(inputs, attentions, features, plan.embeddings)
+            self._run_and_sample(inputs, self.attention.plan(inputs), features, plan.embeddings)
         self.links.send_stream(inputs.shape.tokens)
         if not self.part.is_last:
             finished = FinishedStep(self.outputs.samples.first(len(plan.slots)))
@@ -277,10 +276,10 @@ class DecoderRunner:
     ) -> None:
         """The model and the likeliest tokens under the rules that most requests have."""
         hidden = self._run_layers(inputs, attentions, embeddings)
-        if not self.part.is_last:
+        if self.part.is_last:
+            self.outputs.compute(inputs, hidden, features)
+        else:
             self.links.outgoing[: inputs.shape.tokens] = hidden
-            return
-        self.outputs.compute(inputs, hidden, features)
 
     def _run_layers(
         self, inputs: StepInputs, attentions: PlannedAttentions, embeddings: Sequence[Embedding]

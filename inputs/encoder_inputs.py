@@ -22,7 +22,10 @@ class EncoderInputs:
         readers = (inputs.images, inputs.attended_image)
         self._images = next((reader.processor for reader in readers if reader is not None), None)
         if isinstance(half, ImageHalf) and self._images is None:
-            self._images = ImageProcessor(inputs.model.path, half, inputs.image_limits.fetching)
+            limits = inputs.image_limits
+            self._images = ImageProcessor(
+                inputs.model.path, half, limits.fetching, resizing=limits.resizing
+            )
 
     def read(self, source: Any, pooled: bool) -> EncoderInput:
         """An image, audio or a text in any form; the last two, and an image that is read with a

@@ -18,6 +18,8 @@ import torch
 from antiphon.kv.arena_rows import ArenaRows
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.transports.cuda_memory import CudaHandle, export_memory
+from antiphon.kv.transports.nixl import NixlTarget
+from antiphon.kv.transports.nixl_handle import NixlHandle
 from antiphon.kv.transports.shared_memory import SharedHandle, allocate
 from antiphon.runtime.device import to_device
 
@@ -38,6 +40,7 @@ class StateArena:
         # Nothing reads a row before it is written. On a CPU, rows that are never used cost nothing.
         self.states = torch.empty(num_tokens, hidden_size, dtype=dtype, device=device)
         self.space = ArenaRows(num_tokens)
+        self._target: NixlTarget | None = None
         self._rows: dict[str, np.ndarray] = {}  # of the keys whose states are here
 
     def __len__(self) -> int:
@@ -62,6 +65,12 @@ class StateArena:
         name = f"antiphon-arena-{secrets.token_hex(8)}"
         self.states, handle = allocate(shape, dtype, name)
         return handle
+
+    def register(self, needs_rdma: bool) -> NixlHandle:
+        """What encoders of other nodes write to by NIXL. Behind `export`. Raises NixlError."""
+        assert not self._rows
+        self._target = NixlTarget(self.states, needs_rdma)
+        return self._target.handle
 
     # ------------------------------------------------------------------ states
 

@@ -51,8 +51,11 @@ class QueryPages:
         """Keeps what is wanted of the `queries` [tokens, heads, head_dim] of each layer.
 
         `slot_mapping` [tokens] int32 = page * page_size + offset in the page, of self KV. All
-        layers at once: three small kernels for each were 7 % of a step of one sequence.
+        layers at once: three small kernels for each were 7 % of a step of one sequence. Nothing is
+        kept where not all of them ran: while kernels are compiled (`only_typical_layers`).
         """
+        if not queries.keys() >= self.heads.keys():
+            return
         together = torch.cat([queries[layer] for layer in self.heads], dim=1)
         if not self._wants_all:
             together = together.index_select(1, self._wanted)

@@ -1,8 +1,13 @@
 """Shared fixtures. One Ray for the whole run: starting it takes seconds."""
 
+import gc
 import os
+import re
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from paths import EXAMPLES
@@ -17,6 +22,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault(
         "TRITON_INTERPRET", "1"
     )  # our kernels then run on the CPU, in Triton's interpreter
+    if find_spec("triton") is not None:
+        from quick_interpreter import quicken
+
+        quicken()
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(
@@ -63,9 +72,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Machines for GPU tests may lack what the service needs; `make test` installs it."""
-    return cannot_be_imported(collection_path, LACKING) or None
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Machines for GPU tests may lack what the service needs; `make test` installs it. Where only
+    tests with Ray are asked for, files that have none are not imported."""
+    if collection_path.suffix != ".py":
+        return None
+    without = config.option.markexpr.endswith(" and ray") and not names_ray(collection_path)
+    return without or cannot_be_imported(collection_path, LACKING) or None
+
+
+@cache
+def names_ray(path: Path) -> bool:
+    return re.search(r"ray_cluster|_over_ray|mark\.ray", path.read_text()) is not None
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
@@ -74,6 +92,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("ray")
+        if item.get_closest_marker("ray") is not None:
+            assert names_ray(item.path), f"{item.path}: its fixture with Ray is called *_over_ray"
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +146,9 @@ def ray_cluster() -> Iterator[None]:
             processes.clear()
             if not attempts_left:
                 raise
+        with warnings.catch_warnings():  # of Ray's handles of the processes that were ended
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
     yield
     ray.shutdown()
 

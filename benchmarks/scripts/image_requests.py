@@ -14,7 +14,9 @@ import argparse
 import asyncio
 import gc
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from antiphon.runtime.garbage import frozen_heap
 
 LOADS = "2x224x1,1x1344x1,2x224x128,1x1344x128"
 SECONDS = 4  # of a measurement, about
+KERNELS = 25  # of a profile
 STEP_SEQUENCES, STEP_LENGTH = [1, 32], 256
 OPTIONS = {"load_format": "dummy", "max_model_len": 4096, "ray": False}
 
@@ -46,22 +49,44 @@ def requests_of(load: Load, callers: int, rate: float) -> int:
 
 
 async def measured(
-    folder: str, options: dict[str, Any], loads: list[Load], callers: list[int], report: "Report"
+    folder: str,
+    options: dict[str, Any],
+    loads: list[Load],
+    callers: list[int],
+    report: "Report",
+    profiled: Path | None,
 ) -> None:
+    """`profiled`: where a profile of the first load goes, with the most callers."""
     async with AsyncEngine(folder, **options) as engine:
         assert engine.workers is not None
         print(engine.workers.info, flush=True)
         for load in loads:
             rate = 4.0
             for count in callers:
-                sized = Load(
-                    requests_of(load, count, rate), load.input_size, load.output_tokens,
-                    images=load.images,
-                )  # fmt: skip
+                sized = replace(load, requests=requests_of(load, count, rate))
                 with frozen_heap():
                     row = await latency(engine, sized, count)
                 rate = row["requests/s"]
                 report.add([{"engine": "antiphon", **named(load), **row}])
+        if profiled is not None:
+            most = max(callers)
+            sized = replace(loads[0], requests=4 * most)
+            await profile(partial(latency, engine, sized, most), profiled)
+
+
+async def profile(run: Callable[[], Awaitable[Row]], path: Path) -> None:
+    """Kernels by their time, and how long the device is busy in all."""
+    on_cuda = torch.cuda.is_available()
+    activities = torch.profiler.ProfilerActivity
+    kinds = [activities.CUDA] if on_cuda else [activities.CPU]
+    began = time.perf_counter()
+    with torch.profiler.profile(activities=kinds) as trace:
+        row = await run()
+    took, averages = time.perf_counter() - began, trace.key_averages()
+    busy = sum(event.self_device_time_total for event in averages) / 1e6
+    order = "self_device_time_total" if on_cuda else "self_cpu_time_total"
+    kernels = averages.table(sort_by=order, row_limit=KERNELS, max_name_column_width=70)
+    path.write_text(f"{row}\nkernels: {busy:.2f} s of {took:.2f} s\n{kernels}\n")
 
 
 def named(load: Load) -> Row:
@@ -101,6 +126,7 @@ def main() -> None:
     parser.add_argument("--callers", default="1,10,32")
     parser.add_argument("--peer", default="", help="batches of transformers")
     parser.add_argument("--peer-loads", default="", help="of transformers; by default --loads")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="of the first load")
     parser.add_argument("--no-steps", action="store_true")
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--small", action="store_true")
@@ -113,7 +139,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(small(config) if arguments.small else config, Path(folder))
         callers = [int(count) for count in arguments.callers.split(",")]
-        asyncio.run(measured(folder, options, loads, callers, report))
+        asyncio.run(measured(folder, options, loads, callers, report, arguments.profile))
         _release()
         if not arguments.no_steps:
             _attempt(report, "a decode step", partial(decode_steps, folder, options))

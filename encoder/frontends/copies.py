@@ -10,9 +10,9 @@ class CopiesAside:
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def host(self, *size: int) -> torch.Tensor:
-        """Float32 memory of the host for what will be copied."""
-        return torch.empty(*size, dtype=torch.float32, pin_memory=self._stream is not None)
+    def host(self, *size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Memory of the host for what will be copied."""
+        return torch.empty(*size, dtype=dtype, pin_memory=self._stream is not None)
 
     def to_device(self, host: torch.Tensor) -> torch.Tensor:
         """What `host` made, on the device; there is no copy where that is the host."""

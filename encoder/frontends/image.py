@@ -40,16 +40,32 @@ class ImageFrontend(Frontend[ImageBatch, GraphShape]):
         """`inputs`: packed `Pixels`."""
         images = [Pixels.unpacked(array) for array in inputs]
         shapes = tuple(image.shape for image in images)
-        return ImageBatch(
-            np.array([self._half.tokens(shape) for shape in shapes]),
-            shapes,
-            self._on_device([image.values.reshape(-1) for image in images]),
-        )
+        lengths = np.array([self._half.tokens(shape) for shape in shapes])
+        return ImageBatch(lengths, shapes, self._values(images))
 
-    def _on_device(self, arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    def _values(self, images: Sequence[Pixels]) -> torch.Tensor:
+        """Of all `images`, one behind the other, on the device; pictures are processed there."""
+        ready = [image.values for image in images if image.rendering is None]
+        pictures = [image.values for image in images if image.rendering is not None]
+        copied = self._on_device(ready, torch.float32)
+        if not pictures:
+            return copied
+        values = iter(copied.split([array.size for array in ready]))
+        raw = iter(self._on_device(pictures, torch.uint8).split([array.size for array in pictures]))
+        made = []
+        for image in images:
+            if image.rendering is None:
+                made.append(next(values))
+            else:
+                picture = next(raw).view(image.values.shape)
+                made.append(image.rendering.values(picture).flatten())
+        return torch.cat(made)
+
+    def _on_device(self, arrays: Sequence[np.ndarray], dtype: torch.dtype) -> torch.Tensor:
         """All of `arrays`, one behind the other."""
-        host = self._copies.host(sum(map(len, arrays)))
-        np.concatenate(arrays, out=host.numpy())
+        host = self._copies.host(sum(array.size for array in arrays), dtype=dtype)
+        if arrays:
+            np.concatenate([array.reshape(-1) for array in arrays], out=host.numpy())
         return self._copies.to_device(host)
 
     def layout(self, batch: ImageBatch) -> Layout:

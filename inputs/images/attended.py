@@ -37,7 +37,8 @@ class AttendedImage:
             return None
         half = model.encoder
         assert isinstance(half, ImageHalf)
-        processor, questions = ImageProcessor(model.path, half, limits.fetching), None
+        processor = ImageProcessor(model.path, half, limits.fetching, resizing=limits.resizing)
+        questions = None
         if model.family.input == "image_text":
             questions = Questions.of(model, tokenizer, processor.of_checkpoint)
         return cls(processor, questions, model.max_encoder_len)

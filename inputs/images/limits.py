@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from antiphon.config.options import ModelOptions
+from antiphon.config.options import ModelOptions, Resizing
 
 MAX_PIXELS = 80_000_000  # of one image: 240 MB as 8-bit colors
 MAX_FILE_BYTES = 64 << 20
@@ -32,17 +32,21 @@ NOTHING_FETCHED = Fetching()
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """`per_prompt`: images; None: as many as by default."""
+    """`per_prompt`: images; None: as many as by default. `resizing`: where it is done."""
 
     per_prompt: int | None = None
     fetching: Fetching = NOTHING_FETCHED
+    resizing: Resizing = "host"
 
     @classmethod
     def of(cls, options: ModelOptions) -> Self:
         names = (options.allowed_media_domains or "").split(",")
         hosts = frozenset(name.strip().lower().rstrip(".") for name in names) - {""}
         fetching = Fetching(hosts, private=options.allow_private_media)
-        return cls(options.limit_images_per_prompt, fetching)
+        resizing = options.image_resizing
+        if resizing == "auto" and options.device == "cpu":
+            resizing = "host"
+        return cls(options.limit_images_per_prompt, fetching, resizing)
 
 
 DEFAULT_LIMITS = ImageLimits()

@@ -3,21 +3,32 @@
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from antiphon.config.errors import CheckpointError, ImageError
+from antiphon.config.errors import CheckpointError, ConfigurationError, ImageError
+from antiphon.config.options import Resizing
 from antiphon.families.image_halves import ImageHalf, ImageShape
 from antiphon.families.mllama_half import MllamaVisionHalf
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.forms import ImageInput, read_image
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
 from antiphon.inputs.images.pixels import NO_TEXT, Pixels
+from antiphon.inputs.images.views import Views
 from antiphon.inputs.prepared import EncoderInput
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Pictures, in height and width, of which both kinds of processing are compared: each is reduced
+# and enlarged along one axis at least, in either order.
+TRIED = [(90, 40), (40, 120), (500, 300)]
+MOST_LEVELS = 1.01  # of gray values; what is above 1 is rounding
 CONFIGS = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -31,12 +42,19 @@ class ImageProcessor:
         fetching: Fetching = NOTHING_FETCHED,
         settings: Mapping[str, Any] = MappingProxyType({}),
         processor: Any = None,
+        resizing: Resizing = "host",
     ) -> None:
         """`settings`: beside those of the checkpoint's own file. `processor`: transformers', in
-        place of the checkpoint's. Raises CheckpointError for a checkpoint without one."""
+        place of the checkpoint's. `resizing`: where it is done, as `ModelOptions` has it.
+
+        Raises CheckpointError for a checkpoint without one, and ConfigurationError for `resizing`
+        that is "device" and cannot be done there.
+        """
         self.of_checkpoint = _of_checkpoint(folder) if processor is None else processor
         self._half, self._fetching, self._settings = half, fetching, settings
-        self._salt = f"{folder}|{self.of_checkpoint.to_dict()}".encode()
+        self._views = self._views_on(resizing)
+        on_device = "" if self._views is None else "|device"
+        self._salt = f"{folder}|{self.of_checkpoint.to_dict()}{on_device}".encode()
 
     def encoder_input(
         self,
@@ -50,24 +68,72 @@ class ImageProcessor:
 
         Raises ImageError for an image that cannot be read, or that the model can't take.
         """
-        from PIL import Image  # not above: commands without images need no Pillow
-
         image = read_image(source, self._fetching)
         with foreign_errors_as(ImageError, f"an image of {image.width} x {image.height} pixels"):
-            images: list[Any] = [image]
-            if self._half.tiled_alone and not alone:
-                images = [[image, Image.new("RGB", (1, 1))]]  # it does not look at the second one
-            made = self.of_checkpoint(images=images, return_tensors="np", **self._settings)
-            if isinstance(self._half, MllamaVisionHalf):
-                shape, values = _arranged(made, self._half)
-            else:
-                shape, values = _arrays(made, (image.height, image.width))
-            pixels = Pixels(shape, values, text)
+            pixels = None if self._views is None else self._picture(image, alone, self._views)
+            if pixels is None:
+                pixels = Pixels(*self._made(image, alone))
             rows = self._half.rows(pixels.shape) + len(text)
+            pixels = replace(pixels, text=text)
         packed = pixels.packed()
         digest = hashlib.sha256(self._salt)
         digest.update(packed.data)
         return EncoderInput(digest.hexdigest()[:32], "image", rows, packed, position)
+
+    def _made(self, image: "Image", alone: bool) -> tuple[ImageShape, np.ndarray]:
+        """By transformers' processor."""
+        from PIL.Image import new  # not above: commands without images need no Pillow
+
+        images: list[Any] = [image]
+        if self._half.tiled_alone and not alone:
+            images = [[image, new("RGB", (1, 1))]]  # it does not look at the second one
+        made = self.of_checkpoint(images=images, return_tensors="np", **self._settings)
+        if isinstance(self._half, MllamaVisionHalf):
+            return _arranged(made, self._half)
+        return _arrays(made, (image.height, image.width))
+
+    def _picture(self, image: "Image", alone: bool, views: Views) -> Pixels | None:
+        """For the encoder's device to process; None for one that is processed here."""
+        rendering = views.of_picture((image.height, image.width), alone)
+        if rendering is None:
+            return None
+        shape = ImageShape(rendering.shape, (image.height, image.width))
+        return Pixels(shape, np.asarray(image), rendering=rendering)
+
+    def _views_on(self, resizing: Resizing) -> Views | None:
+        """None where pictures are resized here."""
+        if resizing == "host" or (resizing == "auto" and not torch.cuda.is_available()):
+            return None
+        views = Views.of(self.of_checkpoint, self._settings)
+        reason = "the rules of its image processor are not known"
+        if views is not None and not isinstance(self._half, MllamaVisionHalf):
+            reason = self._difference(views)
+            if not reason:
+                return views
+        if resizing == "device":
+            raise ConfigurationError(
+                f"image_resizing='device' is not possible for this checkpoint: {reason}. Give "
+                "'host' or 'auto'"
+            )
+        return None
+
+    def _difference(self, views: Views) -> str:
+        """Of what an encoder's device makes of pictures, and transformers' processor; "": none of
+        more than a gray level."""
+        for number, (height, width) in enumerate(TRIED):
+            noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
+            image = read_image(noise)
+            pixels = self._picture(image, True, views)
+            if pixels is None or pixels.rendering is None:
+                return f"pictures of {width} x {height} pixels have no rule"
+            shape, expected = self._made(image, True)
+            if shape != pixels.shape:
+                return f"{width} x {height} pixels become {shape.pixels}, not {pixels.shape.pixels}"
+            made = pixels.rendering.values(torch.tensor(pixels.values)).numpy()
+            levels = pixels.rendering.levels(np.abs(made - expected).reshape(shape.pixels)).max()
+            if not levels <= MOST_LEVELS:
+                return f"a gray value would differ by {levels:.1f} levels"
+        return ""
 
 
 def _of_checkpoint(folder: Path) -> Any:

@@ -67,6 +67,7 @@ class ImagePrompts:
             # Whole images are the default of its processor for images, not of that for prompts.
             settings={"crop_to_patches": True} if is_internvl else {},
             processor=internvl.tiling_processor(model.raw),
+            resizing=limits.resizing,
         )
         limit = limits.per_prompt or DEFAULT_LIMIT
         video_id = model.raw.get("video_token_id", model.raw.get("video_token_index"))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from antiphon.kv.handoff import HiddenStates, Place
-from antiphon.kv.transports.interface import Transport
+from antiphon.kv.transports.interface import Sent, Transport
 
 Staged = tuple[HiddenStates, torch.cuda.Event | None]
 
@@ -39,11 +39,12 @@ class Frames(Transport):
             copied.record(copies)
         return HiddenStates(states.keys, states.lengths, packed), copied
 
-    def computed(self) -> None:
+    def computed(self) -> Sent:
         states, copied = self._staged.popleft()
         if copied is not None:
             copied.synchronize()  # mostly over by now
         self._send(states)
+        return None
 
 
 class Arrivals:

@@ -20,8 +20,9 @@ import torch
 from antiphon.kernels.formats import ROW_COPY_DTYPES
 from antiphon.kv.handoff import HiddenStates, Place
 from antiphon.kv.transports.cuda_memory import CudaHandle, CudaMapping
-from antiphon.kv.transports.interface import Transport
+from antiphon.kv.transports.interface import Sent, Transport
 from antiphon.kv.transports.mapping import MappingError
+from antiphon.kv.transports.nixl_handle import NixlHandle
 from antiphon.kv.transports.shared_memory import SharedHandle, map_shared
 from antiphon.runtime.device import to_device
 
@@ -31,14 +32,15 @@ Announce = Callable[[tuple[str, ...], tuple[int, ...]], None]  # keys, and their
 
 class ArenaExport(msgspec.Struct, frozen=True, array_like=True):
     """An arena that other processes may map. `name`: no other arena has it. `ranks`: of
-    each rank's arena; all are [num_rows, width] of `dtype`, and hold the same states in
-    the same rows."""
+    each rank's arena, for processes of its node; `far`: for all, by NIXL. All are
+    [num_rows, width] of `dtype`, and hold the same states in the same rows."""
 
     name: str
     ranks: tuple[Handle, ...]
     num_rows: int
     width: int
     dtype: str  # such as "bfloat16"
+    far: tuple[NixlHandle, ...] = ()
 
 
 class MappedArena:
@@ -99,10 +101,15 @@ class MappedArena:
 def write_runs(arena: torch.Tensor, rows: np.ndarray, packed: torch.Tensor) -> None:
     """Copies `packed` to `rows` of `arena` in the host's memory: neighboring rows,
     which most are, in one copy."""
-    starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
-    for start, end in zip(starts, [*starts, len(rows)][1:], strict=True):
+    for start, count in zip(*runs_of(rows), strict=True):
         first = rows[start]
-        arena[first : first + end - start].copy_(packed[start:end])
+        arena[first : first + count].copy_(packed[start : start + count])
+
+
+def runs_of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where runs of neighboring rows start in `rows`, and how long they are."""
+    starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+    return starts, np.diff(starts, append=len(rows))
 
 
 class Mapped(Transport):
@@ -110,6 +117,7 @@ class Mapped(Transport):
 
     def __init__(self, announce: Announce, arena: MappedArena) -> None:
         self._announce, self.arena = announce, arena
+        self.name, self.kind = arena.name, arena.kind
         self._queued: deque[tuple[tuple[str, ...], tuple[int, ...]]] = deque()  # oldest first
         self._closing = False
 
@@ -118,9 +126,10 @@ class Mapped(Transport):
         self.arena.write(states.packed, rows)
         self._queued.append((states.keys, tuple(place.ticket for place in places)))
 
-    def computed(self) -> None:
+    def computed(self) -> Sent:
         self._announce(*self._queued.popleft())
         self._close_if_idle()
+        return None
 
     def close(self) -> None:
         """Its decoder has ended: unmaps the arena once no write is under way."""

@@ -6,19 +6,20 @@ from typing import Any
 import pytest
 
 
-def covering(**axes: list[Any]) -> pytest.MarkDecorator:
+def covering(ways: int = 2, **axes: list[Any]) -> pytest.MarkDecorator:
     """`parametrize` over the product of `axes`, from each test parameter to its values.
 
-    So many combinations are fast that any two values of two axes meet in one of them (pairwise
-    testing: Cohen et al., 1997); the others have the mark `slow`.
+    So many combinations are fast that any `ways` values of as many axes meet in one of them
+    (pairwise testing: Cohen et al., 1997); the others have the mark `slow`. One way: each value is
+    in one of them.
     """
-    assert len(axes) > 1, "one axis has no pairs"
+    assert len(axes) > ways - 1 > -1, f"{len(axes)} axes have no {ways} values that meet"
     rows = list(product(*(range(len(values)) for values in axes.values())))
-    fast, missing = set[tuple[int, ...]](), set[Any]().union(*map(_pairs, rows))
+    fast, missing = set[tuple[int, ...]](), set[Any]().union(*(_meeting(row, ways) for row in rows))
     while missing:
-        row = max(rows, key=lambda row: len(_pairs(row) & missing))
+        row = max(rows, key=lambda row: len(_meeting(row, ways) & missing))
         fast.add(row)
-        missing -= _pairs(row)
+        missing -= _meeting(row, ways)
     cases = []
     for row in rows:
         values = [axis[place] for axis, place in zip(axes.values(), row, strict=True)]
@@ -27,6 +28,6 @@ def covering(**axes: list[Any]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(list(axes), cases)
 
 
-def _pairs(row: tuple[int, ...]) -> set[Any]:
-    """Which values of which two axes meet in `row`."""
-    return set(combinations(enumerate(row), 2))
+def _meeting(row: tuple[int, ...], ways: int) -> set[Any]:
+    """Which values of which axes meet in `row`, so many at a time."""
+    return set(combinations(enumerate(row), ways))

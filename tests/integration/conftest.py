@@ -1,4 +1,4 @@
-"""One HTTP server for all tests that need none of their own."""
+"""One HTTP server, and one engine over Ray, for all tests that need none of their own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,8 @@ from tiny_vlms import make_vlm
 if TYPE_CHECKING:
     import openai
     from http_server import Running
+
+    from antiphon import Engine
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +28,15 @@ def server(
     models = {"hears": str(whisper_folder), "numbers": str(t5_folder), "sees": str(vision)}
     with running_server(models, Limits(upload_mib=2, audio_seconds=60)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def numbers_over_ray(ray_cluster: None, t5_folder: Path) -> Iterator["Engine"]:
+    """It is named "shared"."""
+    from antiphon import Engine
+
+    with Engine(str(t5_folder), max_num_seqs=8, name="shared") as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")

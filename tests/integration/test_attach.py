@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from antiphon import AsyncEngine, Engine
+from antiphon.actors.processes import birth
 from antiphon.config.errors import ConfigurationError, EngineDeadError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -36,10 +37,9 @@ OTHER_PROCESS = """
 """
 
 
-@pytest.fixture(scope="module")
-def shared(ray_cluster: None, t5_folder: Path):
-    with Engine(str(t5_folder), max_num_seqs=8, name="shared") as engine:
-        yield engine
+@pytest.fixture
+def shared(numbers_over_ray: Engine) -> Engine:
+    return numbers_over_ray
 
 
 def words(engine: Engine, number: int) -> str:
@@ -72,8 +72,9 @@ def test_a_name_that_is_taken_or_unknown(shared: Engine, t5_folder: Path) -> Non
 
 
 def test_another_process_shares_the_workers_until_their_owner_closes(
-    t5_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: Engine, t5_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """They are gone then; those of another engine of the cluster go on."""
     monkeypatch.chdir(t5_folder.parent)  # and names its model by a relative path
     address = ray.get_runtime_context().gcs_address
     owner = Engine(t5_folder.name, max_num_seqs=8, name="owned")
@@ -92,13 +93,20 @@ def test_another_process_shares_the_workers_until_their_owner_closes(
         assert other.stdout.readline() == "four hundred seven\n"
         assert words(owner, 8) == "eight"
         assert owner.stats()["done"] == 22
+        spots = owner._loop_thread.run(owner.workers.processes())
+        assert set(spots) == {"encoder-0", "decoder-0"}
         other.stdin.write("\n")
         other.stdin.flush()
     finally:
         owner.close()
+    owner.close()
+    assert [birth(spot.pid) for spot in spots.values()] == [None, None]
+    with pytest.raises(EngineDeadError, match="closed"):
+        words(owner, 8)
     output, _ = other.communicate(timeout=60)
     assert output == "dead: the process that started the engine has closed it\n"
     assert other.returncode == 0
+    assert words(shared, 4) == "four"
 
 
 def test_an_async_frontend(shared: Engine) -> None:

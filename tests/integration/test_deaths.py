@@ -54,21 +54,27 @@ async def killed(engine: AsyncEngine, worker: str) -> None:
     await signalled(engine.workers, worker, spot, "SIGKILL")
 
 
-def test_requests_go_on_after_deaths_and_hangs(t5_folder: Path) -> None:
+WAYS = [("SIGKILL", "decoder-0"), ("SIGSTOP", "encoder-0")]
+OTHER_WAYS = [("SIGKILL", "encoder-0"), ("SIGSTOP", "decoder-0")]
+
+
+@pytest.mark.parametrize("ways", [WAYS, pytest.param(OTHER_WAYS, marks=pytest.mark.slow)])
+def test_requests_go_on_after_deaths_and_hangs(
+    t5_folder: Path, ways: list[tuple[str, str]]
+) -> None:
     """Of the only worker of each half in turn, amid streams and calls without a stream."""
 
     async def scenario(engine: AsyncEngine) -> None:
         load = Load(engine, PROMPTS, LONG)
         await load.learn()
-        for how in ("SIGKILL", "SIGSTOP"):
-            for worker in ("decoder-0", "encoder-0"):
-                serving = asyncio.create_task(load.serve(24, concurrency=12))
-                await served(engine, 4)
-                spot = (await engine.workers.processes())[worker]
-                disturbance = await signalled(engine.workers, worker, spot, how)
-                await serving
-                assert load.tally.is_right, (how, worker, load.tally.failed, load.tally.wrong)
-                assert disturbance.noticed < NOTICE_SECONDS, (how, worker)
+        for how, worker in ways:
+            serving = asyncio.create_task(load.serve(24, concurrency=12))
+            await served(engine, 4)
+            spot = (await engine.workers.processes())[worker]
+            disturbance = await signalled(engine.workers, worker, spot, how)
+            await serving
+            assert load.tally.is_right, (how, worker, load.tally.failed, load.tally.wrong)
+            assert disturbance.noticed < NOTICE_SECONDS, (how, worker)
         assert (await engine.stats())["open"] == 0
 
     run(t5_folder, scenario)
@@ -107,6 +113,7 @@ def test_loops_that_hang_are_ended(t5_folder: Path) -> None:
     run(t5_folder, scenario, hang_timeout=2.0)
 
 
+@pytest.mark.slow  # fast: with played workers
 def test_an_engine_whose_worker_may_not_restart_ends_at_once_for_all(t5_folder: Path) -> None:
     async def scenario(engine: AsyncEngine) -> None:
         calls = [asyncio.create_task(engine.generate(prompt, LONGEST)) for prompt in PROMPTS]

@@ -29,10 +29,9 @@ from antiphon.inputs.audio.forms import load_audio
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-@pytest.fixture(scope="module")
-def t5(ray_cluster: None, t5_folder: Path):
-    with Engine(str(t5_folder), max_num_seqs=8) as engine:
-        yield engine
+@pytest.fixture
+def t5(numbers_over_ray: Engine) -> Engine:
+    return numbers_over_ray
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +227,7 @@ def test_a_request_past_its_deadline_expires_and_others_go_on(t5: Engine) -> Non
     assert t5.generate("in words: 8", use_tqdm=False)[0].outputs[0].text == "eight"
 
 
+@pytest.mark.slow  # as without Ray
 def test_a_tiny_pool_preempts_and_gives_the_same_text(t5: Engine, t5_folder: Path) -> None:
     prompts = [f"in words: {number}" for number in range(100_111, 100_135)]
     with Engine(
@@ -244,9 +244,11 @@ def test_a_tiny_pool_preempts_and_gives_the_same_text(t5: Engine, t5_folder: Pat
     ]
 
 
-def test_many_async_callers_and_cancellation(t5_folder: Path) -> None:
+@pytest.mark.parametrize("encoders", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_many_async_callers_and_cancellation(t5_folder: Path, encoders: int) -> None:
     async def run() -> None:
-        async with AsyncEngine(str(t5_folder), encoder_replicas=2, decoder_replicas=2) as engine:
+        options = {"encoder_replicas": encoders, "decoder_replicas": 2}
+        async with AsyncEngine(str(t5_folder), **options) as engine:
             tasks = [
                 asyncio.create_task(engine.generate(f"in words: {number}")) for number in range(60)
             ]
@@ -277,6 +279,7 @@ def test_many_async_callers_and_cancellation(t5_folder: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow  # fast: test_attach.py
 def test_two_engines_in_one_cluster_and_no_actor_left_behind(
     t5: Engine, whisper: Engine, t5_folder: Path
 ) -> None:
@@ -292,6 +295,7 @@ def test_two_engines_in_one_cluster_and_no_actor_left_behind(
         workers.generate("in words: 3")
 
 
+@pytest.mark.slow  # fast: without Ray, and of another process (test_attach.py)
 def test_open_requests_end_when_the_engine_closes(t5_folder: Path) -> None:
     async def run() -> None:
         engine = await AsyncEngine(str(t5_folder)).start()

@@ -38,10 +38,11 @@ def test_whisper_on_voices_it_never_heard(
     assert figures["languages found"] >= 98.0
 
 
-def test_t5_on_numbers_it_never_saw(monkeypatch: pytest.MonkeyPatch, t5_folder: Path) -> None:
+def test_t5_on_numbers_it_never_saw(
+    monkeypatch: pytest.MonkeyPatch, numbers_over_ray: Engine
+) -> None:
     accuracy = load(EXAMPLES / "t5_numbers" / "evaluate.py", monkeypatch).accuracy
-    with Engine(str(t5_folder)) as engine:
-        assert accuracy(engine, 500) >= 0.98
+    assert accuracy(numbers_over_ray, 500) >= 0.98
 
 
 def test_checkpoints_are_small() -> None:

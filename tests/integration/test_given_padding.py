@@ -19,7 +19,8 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
 
-TEXT_FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]
+FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]
+QUICK = ("bart", "marian", "t5")
 PLACES = {
     "start": [0, 1, 2],
     "middle": [5, 6, 11],
@@ -40,7 +41,11 @@ def unforced(checkpoints, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
     return folder, model
 
 
-@pytest.mark.parametrize("unforced", TEXT_FAMILIES, indirect=True)
+@pytest.mark.parametrize(
+    "unforced",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
+    indirect=True,
+)
 def test_tokens_and_logprobs_equal_transformers_without_a_mask(unforced) -> None:
     folder, model = unforced
     settings, rng = model.generation_config, np.random.default_rng(8)

@@ -23,7 +23,7 @@ from antiphon.layers.linear import Linear
 
 Folders = tuple[Path, Path]  # as it is stored, and in full
 QUICK = [
-    *(("bart", method) for method in ("awq", "gptq", "nf4", "torchao_int4")),
+    *(("bart", method) for method in ("awq", "nf4", "torchao_int4")),
     ("llama", "gptq_act_order"),
     ("t5_gated_untied", "llm_int8"),
     ("whisper", "gptq_8_bits"),
@@ -74,7 +74,7 @@ def test_tokens_are_those_of_the_same_numbers_in_full(
     ("family", "method"),
     [
         ("bart", "gptq_act_order"),
-        ("llama", "awq"),
+        pytest.param("llama", "awq", marks=pytest.mark.slow),
         pytest.param("t5", "nf4", marks=pytest.mark.slow),
     ],
 )

@@ -3,7 +3,9 @@
 The same checkpoint and inputs give the same tokens, and log-probabilities within a tolerance.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,17 +21,38 @@ from oracle import (
     text_rules,
 )
 from plain_engine import PlainEngine
+from random_examples import share
 
 from antiphon.config.decoding_rules import DecodingRules
-from antiphon.layers.shard import Spans
+from antiphon.scheduler.request import Finished
 
 TEXT_FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]
-REQUESTS = 64
+REQUESTS = share(96)
+Answers = list[tuple[list[int], list[float]]]  # tokens and log-probabilities of each request
 
 
-@pytest.mark.parametrize("name", TEXT_FAMILIES)
+@pytest.fixture(scope="module")
+def text_answers(checkpoints) -> Callable[[str], tuple[list[tuple[np.ndarray, int]], Answers]]:
+    """Inputs and what transformers gives for them, by family: it takes longer than our engine."""
+
+    @cache
+    def get(name: str) -> tuple[list[tuple[np.ndarray, int]], Answers]:
+        _, model = checkpoints(name)
+        start = model.generation_config.decoder_start_token_id
+        inputs = mixed_inputs(REQUESTS, model.config.vocab_size, seed=7)
+        return inputs, [
+            oracle(model, torch.tensor(ids[None], dtype=torch.long), [start], max_new)
+            for ids, max_new in inputs
+        ]
+
+    return get
+
+
 @pytest.mark.parametrize("staggered", [False, True])
-def test_tokens_and_logprobs_equal_transformers(name: str, staggered: bool, checkpoints) -> None:
+@pytest.mark.parametrize("name", TEXT_FAMILIES)
+def test_tokens_and_logprobs_equal_transformers(
+    name: str, staggered: bool, checkpoints, text_answers
+) -> None:
     """`staggered`: requests come while others run, in rounds of three steps."""
     folder, model = checkpoints(name)
     engine = PlainEngine(
@@ -40,24 +63,23 @@ def test_tokens_and_logprobs_equal_transformers(name: str, staggered: bool, chec
         num_scheduler_steps=3 if staggered else 1,
     )
     start = model.generation_config.decoder_start_token_id
-    inputs = mixed_inputs(REQUESTS, model.config.vocab_size, seed=7 + staggered)
+    inputs, answers = text_answers(name)
     for ids, max_new in inputs:
         engine.submit(engine.request(ids, [start], max_new, text_rules(model)))
         if staggered:
             engine.step()
-    finished = engine.run()
-    distinct = set()
-    for i, (ids, max_new) in enumerate(inputs):
-        tokens, logprobs = oracle(
-            model, torch.tensor(ids[None], dtype=torch.long), [start], max_new
-        )
+    check_answers(engine.run(), answers)
+    distinct = {token for tokens, _ in answers for token in tokens}
+    assert len(distinct) > 15, f"the checkpoint repeats itself: only {distinct}"
+    engine.replica.scheduler.pages.check()
+
+
+def check_answers(finished: dict[int, Finished], answers: Answers) -> None:
+    for i, (tokens, logprobs) in enumerate(answers):
         assert finished[i].token_ids == tokens, f"request {i}"
         np.testing.assert_allclose(
             [token.logprobs[0] for token in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE
         )
-        distinct |= set(tokens)
-    assert len(distinct) > 15, f"the checkpoint repeats itself: only {distinct}"
-    engine.replica.scheduler.pages.check()
 
 
 @pytest.mark.parametrize("name", TEXT_FAMILIES)
@@ -73,20 +95,43 @@ def test_encoder_output_equals_transformers(name: str, checkpoints) -> None:
         torch.testing.assert_close(hidden, expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-@pytest.mark.parametrize("timestamps", [False, True])
-@pytest.mark.parametrize("staggered", [False, True])
-def test_whisper_equals_transformers(timestamps: bool, staggered: bool, checkpoints) -> None:
+def speech_prompt(timestamps: bool) -> list[int]:
+    return [61, 63, 65] if timestamps else [61, 63, 65, 66]
+
+
+@pytest.fixture(scope="module")
+def speech_answers(checkpoints) -> Callable[[bool, int], tuple[list[Any], list[int], Answers]]:
+    """Clips of at most a window, output lengths, and what transformers gives for them."""
     folder, model = checkpoints("whisper")
     from transformers import WhisperFeatureExtractor
 
+    @cache
+    def get(timestamps: bool, window: int) -> tuple[list[Any], list[int], Answers]:
+        extractor = WhisperFeatureExtractor.from_pretrained(folder)
+        prompt = speech_prompt(timestamps)
+        sounds = clips(REQUESTS, window)
+        lengths = np.random.default_rng(6).integers(1, 40, REQUESTS).tolist()
+        answers = [
+            speech_oracle(model, extractor, clip, prompt, length, timestamps)
+            for clip, length in zip(sounds, lengths, strict=True)
+        ]
+        return sounds, lengths, answers
+
+    return get
+
+
+@pytest.mark.parametrize("staggered", [False, True])
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_whisper_equals_transformers(
+    timestamps: bool, staggered: bool, checkpoints, speech_answers
+) -> None:
+    folder, _ = checkpoints("whisper")
     from antiphon.config.decoding_rules import TimestampRules
 
     rules = TimestampRules(67, 66, 60, 20) if timestamps else None
     engine = PlainEngine(folder, timestamps=rules, max_num_seqs=16)
-    extractor = WhisperFeatureExtractor.from_pretrained(folder)
-    sounds = clips(REQUESTS, engine.model.audio.window)
-    prompt = [61, 63, 65] if timestamps else [61, 63, 65, 66]
-    lengths = np.random.default_rng(6).integers(1, 40, REQUESTS).tolist()
+    sounds, lengths, answers = speech_answers(timestamps, engine.model.audio.window)
+    prompt = speech_prompt(timestamps)
     decoding = DecodingRules(
         stop_ids=(60,), suppress=(3, 5, 7), begin_suppress=(60, 9), timestamps=rules
     )
@@ -94,13 +139,7 @@ def test_whisper_equals_transformers(timestamps: bool, staggered: bool, checkpoi
         engine.submit(engine.request(clip, prompt, length, decoding))
         if staggered:
             engine.step()
-    finished = engine.run()
-    for i, (clip, length) in enumerate(zip(sounds, lengths, strict=True)):
-        tokens, logprobs = speech_oracle(model, extractor, clip, prompt, length, timestamps)
-        assert finished[i].token_ids == tokens, f"request {i}"
-        np.testing.assert_allclose(
-            [token.logprobs[0] for token in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE
-        )
+    check_answers(engine.run(), answers)
 
 
 @pytest.mark.parametrize("name", [*TEXT_FAMILIES, "whisper"])
@@ -164,96 +203,13 @@ def test_t5_with_different_depths_equals_the_plain_forward(tmp_path) -> None:
         engine.submit(engine.request(ids, [0], length))
     finished = engine.run()
     for i, (ids, length) in enumerate(inputs):
-        tokens = [0]
-        for _ in range(length):
-            logits = model(
-                torch.tensor(ids[None], dtype=torch.long), decoder_input_ids=torch.tensor([tokens])
-            ).logits
-            tokens.append(int(logits[0, -1].argmax()))
-        assert finished[i].token_ids == tokens[1:]
-
-
-WHISPER_SIZES = {  # name: (d_model, encoder layers, decoder layers, heads, mel bins, vocabulary)
-    "tiny": (384, 4, 4, 6, 80, 51865),
-    "tiny.en": (384, 4, 4, 6, 80, 51864),
-    "base": (512, 6, 6, 8, 80, 51865),
-    "small": (768, 12, 12, 12, 80, 51865),
-    "medium": (1024, 24, 24, 16, 80, 51865),
-    "large-v2": (1280, 32, 32, 20, 80, 51865),
-    "large-v3": (1280, 32, 32, 20, 128, 51866),
-    "large-v3-turbo": (1280, 32, 4, 20, 128, 51866),
-    "distil-large-v3": (1280, 32, 2, 20, 128, 51866),
-    "distil-small.en": (768, 12, 4, 12, 80, 51864),
-}
-
-
-class ShapesOnly:
-    """A checkpoint of tensors without content; `read` insists on their shapes."""
-
-    def __init__(self, shapes: dict[str, torch.Size]) -> None:
-        self.shapes, self.claimed, self.read_names = shapes, set[str](), set[str]()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.shapes
-
-    def read(self, name: str, spans: Spans) -> torch.Tensor:
-        shape = torch.Size(span.total for span in spans)
-        assert self.shapes[name] == shape, name
-        self.read_names.add(name)
-        return torch.empty(shape, device="meta")
-
-    weight = read
-
-    def claim(self, names: Iterable[str]) -> None:
-        self.claimed.update(names)
-
-    def first_of(self, names: tuple[str, ...]) -> str:
-        self.claim(names)
-        return next(name for name in names if name in self)
-
-
-@pytest.mark.parametrize("size", WHISPER_SIZES)
-def test_every_published_whisper_fits_its_tensors(size: str) -> None:
-    """Names and shapes of our halves against transformers' model, without memory for either."""
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
-
-    from antiphon.decoder.models import build as build_decoder
-    from antiphon.encoder.models import build as build_encoder
-    from antiphon.families.halves import HeadTensors
-    from antiphon.families.registry import families
-    from antiphon.layers.weights import load_weights
-
-    width, encoder_layers, decoder_layers, heads, mels, vocabulary = WHISPER_SIZES[size]
-    config = WhisperConfig(
-        vocab_size=vocabulary,
-        num_mel_bins=mels,
-        d_model=width,
-        encoder_layers=encoder_layers,
-        decoder_layers=decoder_layers,
-        encoder_attention_heads=heads,
-        decoder_attention_heads=heads,
-        encoder_ffn_dim=4 * width,
-        decoder_ffn_dim=4 * width,
-    )
-    family = families()["WhisperForConditionalGeneration"]
-    with torch.device("meta"):
-        expected = {
-            name: tensor.shape
-            for name, tensor in WhisperForConditionalGeneration(config).state_dict().items()
-        }
-        raw = config.to_dict()
-        encoder, decoder = family.encoder(raw), family.decoder(raw)
-        halves = [
-            (encoder, build_encoder(encoder)),
-            (decoder, build_decoder(decoder, HeadTensors(tied=True, bias=False))),
-        ]
-    checkpoint = ShapesOnly(expected)
-    for half, model in halves:
-        load_weights(model, checkpoint, half.checkpoint_names)  # type: ignore[arg-type]
-    used = checkpoint.read_names
-    assert set(expected) - used <= {"proj_out.weight", "model.decoder.embed_tokens.weight"}, (
-        "tensors that no half reads"
-    )
+        tokens = finished[i].token_ids
+        assert len(tokens) == length
+        logits = model(
+            torch.tensor(ids[None], dtype=torch.long),
+            decoder_input_ids=torch.tensor([[0, *tokens[:-1]]]),
+        ).logits
+        assert tokens == logits[0].argmax(-1).tolist()  # each behind those before it
 
 
 def test_the_shipped_whisper_equals_transformers_on_real_sound(whisper_folder) -> None:

@@ -1,6 +1,8 @@
 """Prompts that begin alike share pages: tokens and log-probabilities as transformers', with hits of
 any length, inputs in prompts, forks and preemptions."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,21 @@ def requests(engine: Engine, seed: int) -> list[Request]:
     return made
 
 
+@pytest.fixture(scope="module")
+def answers(
+    qwen3: tuple[Path, PreTrainedModel], states: dict[str, torch.Tensor]
+) -> Callable[[int], list[tuple[list[int], list[float]]]]:
+    """By seed, what transformers gives for `requests`."""
+    folder, model = qwen3
+
+    @cache
+    def get(seed: int) -> list[tuple[list[int], list[float]]]:
+        asked = requests(Engine(folder, states), seed)
+        return [answer(model, request, states, OUTPUT) for request in asked]
+
+    return get
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -73,16 +90,15 @@ def test_equal_to_transformers_with_hits_at_odd_lengths(
     options: dict[str, Any],
     qwen3: tuple[Path, PreTrainedModel],
     states: dict[str, torch.Tensor],
+    answers: Callable[[int], list[tuple[list[int], list[float]]]],
 ) -> None:
-    folder, model = qwen3
-    engine = Engine(folder, states, **options)
+    engine = Engine(qwen3[0], states, **options)
     for seed in (1, 2):
         submitted = requests(engine, seed)
         for request in submitted:
             engine.submit(request)
         finished = engine.run()
-        for request in submitted:
-            tokens, logprobs = answer(model, request, states, OUTPUT)
+        for request, (tokens, logprobs) in zip(submitted, answers(seed), strict=True):
             end = finished[request.id.number]
             assert end.token_ids == tokens
             own = [token.logprobs[0] for token in end.logprobs]

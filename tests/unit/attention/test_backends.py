@@ -108,7 +108,7 @@ def test_flex_attention_uncompiled(bias: bool) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("bias", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_flex_attention_meets_few_shapes_whatever_the_lengths(bias: bool) -> None:
     """Each is compiled once on a GPU, where torch gives up after eight."""
     backend, shapes = FlexFull(full_spec(2, 16, torch.float32, bias)), []

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import ray
 import torch
-from forked_commands import ENGINES, MAIN, run
+from forked_commands import CHECKS, ENGINES, MAIN, run
 from paths import RECORDINGS
 from transformers import T5ForConditionalGeneration
 
@@ -125,6 +125,7 @@ def test_generate_from_standard_input(t5_folder: Path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.slow  # fast: by a program that attaches, test_attach.py
 def test_joining_a_running_cluster(
     t5_folder: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +155,8 @@ def test_joining_a_running_cluster(
     ],
 )
 def test_errors_are_one_line(arguments: list[str], message: str, t5_folder: Path) -> None:
-    done = antiphon(*[str(t5_folder) if argument == "T5" else argument for argument in arguments])
+    words = [str(t5_folder) if argument == "T5" else argument for argument in arguments]
+    done = run(MAIN, *words, imported=CHECKS)
     assert done.returncode == 2
     assert len(own_lines(done.stderr)) == 1
     assert message in own_lines(done.stderr)[0]

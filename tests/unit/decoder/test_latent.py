@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,11 @@ from antiphon.scheduler.request import Finished, RequestState
 
 Folder = Callable[[str], Path]
 LATENT: dict[str, Any] = {"cross_attention": "latent"}
-QUICK = ("bart", "t5")
+QUICK = [("bart", "auto"), ("t5", "torch_sdpa")]
 TEXT = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-    for name in FAMILIES
-    if name != "whisper"
+    pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+    for case in product(FAMILIES, ("auto", "torch_sdpa"))
+    if case[0] != "whisper"
 ]
 PAGE = 4
 
@@ -40,8 +41,7 @@ PAGE = 4
 # ---------------------------------------------------------------------- what it gives
 
 
-@pytest.mark.parametrize("backend", ["auto", "torch_sdpa"])
-@pytest.mark.parametrize("name", TEXT)
+@pytest.mark.parametrize(("name", "backend"), TEXT)
 def test_texts_equal_transformers(name: str, backend: str, checkpoints: Any) -> None:
     """Families with biases and without, that scale scores and that do not."""
     folder, model = checkpoints(name)
@@ -139,11 +139,14 @@ def test_grouped_heads(settings: dict[str, Any], tmp_path: Path) -> None:
         check_equal(finished[number], *oracle(model, given, [START], most))
 
 
-LAYOUTS = [None, Parallel(2), Parallel(1, 2)]
+QUICK_COURSES = [("t5", None), ("whisper", Parallel(2)), ("t5", Parallel(1, 2))]
+COURSES = [
+    pytest.param(*case, marks=() if case in QUICK_COURSES else pytest.mark.slow)
+    for case in product(("bart", "t5", "whisper"), (None, Parallel(2), Parallel(1, 2)))
+]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("name", ["t5", "whisper", pytest.param("bart", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("name", "layout"), COURSES, ids=str)
 def test_a_course_with_beams_forks_and_preemptions(
     name: str, layout: Parallel | None, folder_of: Folder
 ) -> None:

@@ -47,9 +47,7 @@ def options(family: str) -> dict[str, Any]:
 
 
 LAYOUTS = [Parallel(2), Parallel(3), Parallel(1, 2), Parallel(2, 2)]
-# Each of the quick families in the fullest layout; each other layout with one of them.
-QUICK_CASES = [*((family, Parallel(2, 2)) for family in QUICK)]
-QUICK_CASES += [("t5", Parallel(2)), ("whisper", Parallel(3)), ("llama", Parallel(1, 2))]
+QUICK_CASES = list(zip(("t5", "whisper", "llama", "bart"), LAYOUTS, strict=True))
 CASES = [
     pytest.param(*case, marks=() if case in QUICK_CASES else pytest.mark.slow)
     for case in product((*QUICK, *OTHERS), LAYOUTS)

@@ -4,6 +4,7 @@ and seeds in any batch."""
 import numpy as np
 import pytest
 import torch
+from random_examples import share
 from sampling_steps import all_of, sample
 
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
@@ -160,7 +161,7 @@ def test_masks_are_shared_and_their_rows_used_again() -> None:
 )
 def test_draws_follow_the_distribution(params: dict) -> None:
     torch.manual_seed(2)
-    logits, draws = torch.randn(VOCAB) * 1.5, 20_000
+    logits, draws = torch.randn(VOCAB) * 1.5, share(20_000)
     settings = SamplingParams(**{"temperature": 1.0, **params})
     bench = Bench()
     counts, rows = np.zeros(VOCAB), logits.expand(50, -1)

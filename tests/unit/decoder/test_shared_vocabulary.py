@@ -90,7 +90,7 @@ def check_ranks(
 
 
 @pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3))])
 def test_every_rule_in_one_batch_and_alone(ranks: int, seed: int) -> None:
     """With four ranks, the last one has fewer words than the others."""
     torch.manual_seed(seed)
@@ -113,7 +113,7 @@ def test_every_rule_behind_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("with_rules", [False, True])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
 def test_states_of_timestamps_and_what_is_exchanged(
     ranks: int, with_rules: bool, seed: int
 ) -> None:

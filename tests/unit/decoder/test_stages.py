@@ -22,7 +22,7 @@ def folder(checkpoints: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("depth", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_steps_ahead_within_a_lane_change_nothing(folder: Path, depth: int) -> None:
     """The first stage gets tokens that the host does not know yet."""
     options = {**OPTIONS, "num_kv_pages": PAGES["text"], "num_scheduler_steps": depth}

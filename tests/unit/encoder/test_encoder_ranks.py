@@ -147,7 +147,7 @@ def test_columns_of_stages_share_inputs(name: str, checkpoints: Any) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="captured for real there")
-@pytest.mark.parametrize("name", ["t5", "whisper"])
+@pytest.mark.parametrize("name", ["t5", pytest.param("whisper", marks=pytest.mark.slow)])
 def test_stages_with_graphs_pass_on_what_their_graphs_hold(
     name: str, checkpoints: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def launched_with(monkeypatch: pytest.MonkeyPatch, splits: int, chunk: int) -> N
 
 
 @covering(
+    ways=1,
     dtypes=[(torch.float32, None), (torch.float16, None), (torch.bfloat16, FLOAT8)],
     heads=[(3, 40), (20, 96)],
     splits=[1, 3],

@@ -124,11 +124,12 @@ def attends(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Attends:
     "case",
     [
         ((20, 256), (BF16, BF16), [1, 3], [300, 5], 16),  # splits, and several blocks of rows
-        ((20, 256), (BF16, FLOAT8), [1, 3], [300, 5], 16),
-        ((12, 384), (F16, F16), [1, 1], [33, 64], 1),  # eight warps
-        ((5, 256), (F16, FLOAT8), [2], [90], 1),
+        ((12, 384), (F16, FLOAT8), [1, 1], [33, 64], 1),  # eight warps
+        pytest.param(((20, 256), (BF16, FLOAT8), [1, 3], [300, 5], 16), marks=pytest.mark.slow),
+        pytest.param(((12, 384), (F16, F16), [1, 1], [33, 64], 1), marks=pytest.mark.slow),
+        pytest.param(((5, 256), (F16, FLOAT8), [2], [90], 1), marks=pytest.mark.slow),
     ],
-    ids=["bfloat16", "float8", "float16", "float8 of float16"],
+    ids=["bfloat16", "eight warps", "float8", "float16", "float8 of float16"],
 )
 def test_it_attends(attends: Attends, case: tuple[Any, ...]) -> None:
     attends(*case)

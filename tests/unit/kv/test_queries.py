@@ -54,3 +54,10 @@ def test_more_layers_are_no_more_kernels(of_layer: list[int]) -> None:
             kept.write(torch.tensor([1, 2], dtype=torch.int32), queries)
         counts.append(len([name for name in counted.names if not name.startswith("detach")]))
     assert counts[0] == counts[1] <= 5
+
+
+def test_steps_of_typical_layers_alone_keep_nothing() -> None:
+    """They run while kernels are compiled."""
+    kept = query_pages({1: [0], 2: [1]})
+    kept.write(torch.tensor([3], dtype=torch.int32), {1: torch.ones(1, HEADS, SIZE)})
+    assert not kept.pages.any()

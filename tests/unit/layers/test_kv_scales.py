@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from covering import covering
 from oracle import mixed_inputs
 from plain_engine import PlainEngine
 from safetensors.torch import load_file, save_file
@@ -17,7 +18,11 @@ from antiphon.layers.checkpoint import Checkpoint
 from antiphon.layers.linear import StackedLinear
 from antiphon.layers.quantization.kv_scales import ProjectionInput, fit_kv_scales, power_of_two
 
+QUICK = ("bart", "bart_scaled", "t5_gated_untied", "whisper")
 FLOAT8_KV = {"kv_cache_dtype": "fp8", "decoder_attention_backend": "torch_sdpa"}
+
+
+PARTS = {"whisper": ("q_proj", "k_proj", "v_proj", "out_proj"), "t5": ("q", "k", "v", "o")}
 
 
 def requests(engine: PlainEngine, name: str, vocab: int) -> dict[int, Any]:
@@ -49,7 +54,13 @@ def written(engine: PlainEngine) -> torch.Tensor:
     )
 
 
-@pytest.mark.parametrize("name", tiny_models.FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in tiny_models.FAMILIES
+    ],
+)
 def test_fitted_projections_change_nothing_but_the_range(name: str, checkpoints: Any) -> None:
     folder, model = checkpoints(name)
     options = {
@@ -73,16 +84,12 @@ def test_fitted_projections_change_nothing_but_the_range(name: str, checkpoints:
     assert not torch.equal(written(plain), largest)
 
 
-@pytest.mark.parametrize("doublings", [-14, 9])
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [("whisper", ("q_proj", "k_proj", "v_proj", "out_proj")), ("t5", ("q", "k", "v", "o"))],
-)
+@covering(ways=1, name=list(PARTS), doublings=[-14, 9])
 def test_a_model_with_keys_and_values_of_any_size(
-    name: str, parts: tuple[str, ...], doublings: int, checkpoints: Any, tmp_path: Path
+    name: str, doublings: int, checkpoints: Any, tmp_path: Path
 ) -> None:
     """Keys and values leave float8's range, queries and outputs make up for it: same answers."""
-    folder, model = checkpoints(name)
+    (folder, model), parts = checkpoints(name), PARTS[name]
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     weights = load_file(folder / "model.safetensors")
     factors = dict(

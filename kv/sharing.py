@@ -1,0 +1,46 @@
+"""What other processes are told of an arena, so that encoders write hidden states into it."""
+
+import logging
+from typing import Literal, NamedTuple
+
+from antiphon.config.errors import ConfigurationError, describe
+from antiphon.kv.arena import StateArena
+from antiphon.kv.transports import nixl
+from antiphon.kv.transports.mapped import Handle
+from antiphon.kv.transports.mapping import MappingError
+from antiphon.kv.transports.nixl_handle import NixlHandle
+
+logger = logging.getLogger(__name__)
+
+StateTransport = Literal["auto", "nixl", "messages"]
+
+
+class Shares(NamedTuple):
+    """`near`: for processes of this node. `far`: for those of all nodes."""
+
+    near: Handle | None = None
+    far: NixlHandle | None = None
+
+
+def share(arena: StateArena, transport: StateTransport) -> Shares:
+    """Of an arena that holds nothing yet. Where one way is not to be had, the log says why.
+
+    Raises ConfigurationError where NIXL is asked for and cannot be used here.
+    """
+    if transport == "messages" or not len(arena.states):
+        return Shares()
+    near: Handle | None = None
+    if transport == "auto":
+        try:
+            near = arena.export()
+        except MappingError as error:
+            logger.warning("hidden states come by way of the host: %s", error)
+        if not nixl.pays():
+            return Shares(near)
+    try:
+        return Shares(near, arena.register(needs_rdma=transport == "auto"))
+    except nixl.NixlError as error:
+        if transport == "nixl":
+            raise ConfigurationError(f"state_transport='nixl': {describe(error)}") from error
+        logger.warning("hidden states of other nodes come by way of the host: %s", error)
+        return Shares(near)

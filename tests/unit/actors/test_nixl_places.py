@@ -1,0 +1,113 @@
+"""Hidden states that go into a decoder's arena by NIXL: from the ask to the answer."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from arena_pair import Pair
+from played_nixl import PlayedNixl
+
+from antiphon.actors.encoder_batch import Departures
+from antiphon.actors.messages import EncodeJob, NotMapped, StatesWritten
+from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.transports import nixl
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> PlayedNixl:
+    world = PlayedNixl()
+    world.install(monkeypatch)
+    return world
+
+
+def departing(pair: Pair, *keys: str) -> tuple[Departures, list[EncodeJob], torch.Tensor]:
+    """Jobs that have ended come into the list."""
+    ended: list[EncodeJob] = []
+    departures = Departures(ended.extend)
+    packed = pair.queue(*keys)
+    departures.add([EncodeJob(key, 4, "decoder-0", ("f",)) for key in keys], pair.told)
+    return departures, ended, packed
+
+
+def test_a_job_ends_when_its_states_are_in_the_arena(world: PlayedNixl) -> None:
+    world.is_stuck = True
+    pair = Pair("nixl")
+    assert pair.export.ranks == ()
+    departures, ended, packed = departing(pair, "a", "b")
+    departures.check()
+    assert (ended, pair.answers, bool(departures)) == ([], [], True)
+    world.is_stuck = False
+    departures.check()
+    assert [job.key for job in ended] == ["a", "b"]
+    assert not departures
+    (written,) = pair.answers
+    assert isinstance(written, StatesWritten)
+    assert pair.decoder.places.written(written) == ["a", "b"]
+    arena = pair.decoder.arena
+    arena.adopt(["a", "b"], [arena.space.of("a"), arena.space.of("b")])
+    assert torch.equal(arena.states[arena.rows(["a", "b"])], packed)
+
+
+def test_registered_memory_is_used_again(world: PlayedNixl) -> None:
+    pair = Pair("nixl")
+    for key in "abcd":
+        departures, _, _ = departing(pair, key)
+        assert not departures
+        assert pair.decoder.places.written(pair.answers[-1]) == [key]
+        pair.decoder.space.drop(key)
+    encoder = world.agents[-1]
+    assert len(encoder.registered) == 1
+
+
+@pytest.mark.parametrize("problem", ["gone", "late"])
+def test_states_that_could_not_be_written_come_as_messages(
+    world: PlayedNixl, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so does all that follows, once the decoder has heard of it."""
+    world.is_stuck = True
+    pair = Pair("nixl")
+    departures, ended, packed = departing(pair, "a")
+    if problem == "gone":
+        world.gone.add(world.agents[0].name)
+    else:
+        monkeypatch.setattr(nixl, "WRITE_SECONDS", -1.0)
+    departures.check()
+    assert [job.key for job in ended] == ["a"]
+    refused, states = pair.answers
+    assert isinstance(refused, NotMapped)
+    assert isinstance(states, HiddenStates)
+    assert torch.equal(states.packed, packed)
+    assert world.agents[-1].peers == set(), "a write that comes late could meet other states"
+    pair.decoder.places.not_mapped(refused)
+    pair.encode("b")
+    assert isinstance(pair.answers[-1], HiddenStates)
+    assert len(pair.answers) == 3
+
+
+def test_without_rdma_an_encoder_keeps_to_messages_unless_nixl_is_asked_for(
+    world: PlayedNixl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The decoder's machine has it."""
+    monkeypatch.setattr(nixl, "RDMA_DEVICES", tmp_path)
+    (device := tmp_path / "mlx5_0").mkdir()
+    pair = Pair("auto")
+    assert len(pair.export.far) == 1
+    device.rmdir()
+    pair.encode("a")
+    refused, states = pair.answers
+    assert isinstance(refused, NotMapped)
+    assert "no RDMA" in refused.reason
+    assert isinstance(states, HiddenStates)
+
+
+def test_a_batch_behind_one_that_failed_comes_as_a_message_too(world: PlayedNixl) -> None:
+    pair = Pair("nixl")
+    world.is_stuck = True
+    first, _, _ = departing(pair, "a")
+    pair.queue("b")
+    behind = pair.told
+    world.gone.add(world.agents[0].name)
+    first.check()
+    Departures(lambda jobs: None).add([], behind)
+    kinds = [type(answer) for answer in pair.answers]
+    assert kinds == [NotMapped, HiddenStates, HiddenStates]

@@ -1,0 +1,54 @@
+"""Which ways into an arena other processes are told of."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from played_nixl import PlayedNixl
+
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.options import resolve
+from antiphon.kv.arena import StateArena
+from antiphon.kv.sharing import Shares, StateTransport, share
+from antiphon.kv.transports import nixl
+from antiphon.kv.transports.shared_memory import SharedHandle
+
+
+def arena() -> StateArena:
+    return StateArena(4, 3, torch.float32, torch.device("cpu"))
+
+
+def ways(transport: StateTransport) -> tuple[bool, bool]:
+    near, far = share(arena(), transport)
+    assert near is None or isinstance(near, SharedHandle)
+    return near is not None, far is not None
+
+
+def test_messages_need_no_arena() -> None:
+    assert share(arena(), "messages") == Shares()
+
+
+def test_nixl_is_chosen_where_it_pays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Beside the memory that processes of the node map."""
+    monkeypatch.setattr(nixl, "RDMA_DEVICES", tmp_path)
+    assert ways("auto") == (True, False)
+    PlayedNixl().install(monkeypatch)
+    assert ways("auto") == (True, False)
+    (tmp_path / "mlx5_0").mkdir()
+    assert ways("auto") == (True, True)
+
+
+def test_nixl_that_is_asked_for_is_the_only_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    PlayedNixl().install(monkeypatch)
+    assert ways("nixl") == (False, True)
+
+
+def test_nixl_that_is_missing_is_an_error_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, t5_folder: Path
+) -> None:
+    monkeypatch.delitem(sys.modules, "nixl", raising=False)
+    with pytest.raises(ConfigurationError, match="pip install nixl"):
+        share(arena(), "nixl")
+    with pytest.raises(ConfigurationError, match="pip install nixl"):
+        resolve(str(t5_folder), {"state_transport": "nixl"})
