@@ -4,8 +4,11 @@ A test decides when each of them runs.
 """
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -13,6 +16,7 @@ from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.replica import DecoderReplica
+from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
@@ -20,16 +24,34 @@ from antiphon.scheduler.outputs import StepOutput
 from antiphon.scheduler.request import Finished, Media, Request, RequestId
 
 
+@contextmanager
+def cold() -> Iterator[None]:
+    """Runners that are made inside do not warm up."""
+    with patch.object(DecoderRunner, "warm_up"), patch.object(EncoderRunner, "warm_up"):
+        yield
+
+
 class PlainEngine:
+    """`warm`: its runners have gone through every rule once, as those of workers and all on a GPU.
+    That takes longer than most tests' requests."""
+
     def __init__(
-        self, folder: Path, timestamps: TimestampRules | None = None, **options: Any
+        self,
+        folder: Path,
+        timestamps: TimestampRules | None = None,
+        *,
+        warm: bool = False,
+        **options: Any,
     ) -> None:
         config = resolve(str(folder), {"device": "cpu", **options})
         self.model = ModelConfig.load(config.model)
-        self.encoder = self._make_encoder(config)
+        is_warm = warm or config.model.device != "cpu"
+        with nullcontext() if is_warm else cold():
+            self.encoder = self._make_encoder(config)
         self.unencoded: list[Media] = []  # asked for, and not begun
         self.delay_encodes = False
-        self.replica = self._make_replica(config, timestamps)
+        with nullcontext() if is_warm else cold():
+            self.replica = self._make_replica(config, timestamps)
         self.finished: dict[int, Finished] = {}  # by the request's number
         self.deltas: list[tuple[int, int]] = []
         self._ids = itertools.count()

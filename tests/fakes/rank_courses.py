@@ -93,7 +93,7 @@ class LeaderEngine(PlainEngine):
         **options: Any,
     ) -> None:
         self._ranks, self._meeting = ranks, Meeting(seat)
-        super().__init__(folder, timestamps, **options)
+        super().__init__(folder, timestamps, warm=True, **options)  # all ranks do it together
 
     def _make_replica(
         self, config: EngineConfig, timestamps: TimestampRules | None

@@ -70,7 +70,7 @@ class RankedEngine(PlainEngine):
         self.parallel = parallel
         self.commands: list[RankCommand] = []
         self._encoder = RankEncoder()
-        super().__init__(folder, timestamps, **options)
+        super().__init__(folder, timestamps, warm=True, **options)  # all ranks do it together
 
     def _make_replica(
         self, config: EngineConfig, timestamps: TimestampRules | None

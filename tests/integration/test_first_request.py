@@ -86,6 +86,7 @@ def measure(
     engine = PlainEngine(
         folder,
         rules,
+        warm=True,
         device=device,
         dtype=dtype,
         quantization=quantization,
@@ -198,7 +199,7 @@ def test_it_is_seen_where_a_first_request_on_a_gpu_compiles(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("folder", [WHISPER, T5])
 def test_warming_up_leaves_nothing_behind(folder: Path) -> None:
-    engine = PlainEngine(folder, max_num_seqs=2, num_kv_pages=200)
+    engine = PlainEngine(folder, warm=True, max_num_seqs=2, num_kv_pages=200)
     runner = engine.replica.runner
     for layer in runner.pool.layers:
         assert not layer[:, : runner.pool.scratch_page].any(), (

@@ -63,7 +63,7 @@ def test_steps_in_graphs_give_the_same_tokens(
     monkeypatch.setattr(decoder_runner.DecoderRunner, "_uses_graphs", True)
     monkeypatch.setattr(runtime_graphs, "GraphCapture", Rerun)
     monkeypatch.setattr(Sampler, "greedy", greedy_by_kernels)
-    engine = PlainEngine(folder, **options)
+    engine = PlainEngine(folder, warm=True, **options)
     runner = engine.replica.runner
     assert runner.graphs is not None
     assert (runner.cross_kv.graphs is not None) == (name == "t5")

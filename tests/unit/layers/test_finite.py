@@ -45,7 +45,7 @@ def test_a_number_that_the_dtype_cannot_hold(checkpoints, tmp_path: Path) -> Non
     name = "model.decoder.layers.0.fc2.weight"
     folder = changed(checkpoints("bart")[0], tmp_path / "bart", name, 70_000.0)
     with pytest.raises(CheckpointError, match=rf"{name} .* up to 7e\+04, more than torch\.float16"):
-        PlainEngine(folder, dtype="float16")
+        PlainEngine(folder, warm=True, dtype="float16")
     PlainEngine(folder, dtype="float32")
 
 
@@ -60,7 +60,7 @@ def test_activations_that_overflow(half: str, checkpoints, tmp_path: Path) -> No
             tensor.copy_(torch.full_like(tensor, 60_000.0))
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=f"the {half} computes numbers that are not finite"):
-        PlainEngine(folder, dtype="float16")
+        PlainEngine(folder, warm=True, dtype="float16")
 
 
 def test_forbidden_tokens_are_no_damage() -> None:
