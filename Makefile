@@ -10,7 +10,7 @@ INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compi
 # which takes as long as importing them, and a test run starts hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-without-ray test-with-ray test-tiny test-slow lint clean
+.PHONY: setup demo test test-tiny test-slow lint clean
 
 setup: $(VENV)/.ready
 
@@ -31,21 +31,12 @@ demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
 
 # In two processes, or WORKERS of them, each with half of the tests, so that a module's fixtures are
-# made once. Beside them the tests with Ray, which have processes of their own and mostly wait for
-# them: they come first, and the others take what is left. What they say is shown when they end.
-# The slowest are listed: one of more than ten seconds is marked slow or made cheaper.
+# made once; then the tests with Ray, which have processes of their own. The slowest are listed: one
+# of more than ten seconds is marked slow or made cheaper.
 FAST := not slow and not gpu and not multi_gpu
 test: setup
-	@$(MAKE) --no-print-directory --jobs=2 test-without-ray test-with-ray
-
-test-without-ray: setup
-	nice $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=20 -m "$(FAST) and not ray"
-
-RAY_LOG := .tests-with-ray.log
-test-with-ray: setup
-	@RAY_worker_niceness=0 $(BIN)/python -m pytest --durations=20 -m "$(FAST) and ray" \
-		> $(RAY_LOG) 2>&1; \
-	code=$$?; cat $(RAY_LOG); exit $$code
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=20 -m "$(FAST) and not ray"
+	$(BIN)/python -m pytest --durations=20 -m "$(FAST) and ray"
 
 # One request through every part, in ten seconds.
 test-tiny: setup
@@ -63,4 +54,4 @@ lint: setup
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .typing *.egg-info build $(RAY_LOG) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .typing *.egg-info build .mypy_cache .ruff_cache .pytest_cache .hypothesis

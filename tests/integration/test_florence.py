@@ -96,7 +96,9 @@ def answer(model: PreTrainedModel, image: Pixels, most: int) -> tuple[list[int],
 def test_tokens_and_logprobs_equal_transformers(staggered: bool, made: Made) -> None:
     """`staggered`: requests come while others run, in rounds of three steps."""
     folder, model = made
-    engine = PlainEngine(folder, **OPTIONS, num_scheduler_steps=3 if staggered else 1)
+    engine = PlainEngine(
+        folder, **OPTIONS, warm=staggered, num_scheduler_steps=3 if staggered else 1
+    )
     inputs, asked = InputProcessor(engine.model), []
     for prompt in prompts():
         asked.append(ask(engine, inputs, prompt))

@@ -87,7 +87,7 @@ def pixels(prepared: Prepared) -> torch.Tensor:
 def test_tokens_and_logprobs_equal_transformers(name: str, staggered: bool, made: Made) -> None:
     """`staggered`: requests come while others run, in rounds of three steps."""
     folder, model = made(name)
-    engine = Reader(folder, num_scheduler_steps=3 if staggered else 1)
+    engine = Reader(folder, warm=staggered, num_scheduler_steps=3 if staggered else 1)
     asked = []
     for prompt in prompts():
         asked.append(engine.ask(prompt))

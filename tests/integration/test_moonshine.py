@@ -69,7 +69,9 @@ def prompts() -> list[list[int]]:
 def test_tokens_and_logprobs_equal_transformers(staggered: bool, made: Made) -> None:
     """`staggered`: requests come while others run, in rounds of three steps."""
     folder, model = made
-    engine = PlainEngine(folder, **OPTIONS, num_scheduler_steps=3 if staggered else 1)
+    engine = PlainEngine(
+        folder, **OPTIONS, warm=staggered, num_scheduler_steps=3 if staggered else 1
+    )
     clips = waves(*LENGTHS)
     for clip, prompt in zip(clips, prompts(), strict=True):
         ask(engine, clip, prompt)

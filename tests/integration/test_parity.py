@@ -60,6 +60,7 @@ def test_tokens_and_logprobs_equal_transformers(
         max_num_seqs=16,
         max_model_len=100,
         kv_page_size=8,
+        warm=staggered,
         num_scheduler_steps=3 if staggered else 1,
     )
     start = model.generation_config.decoder_start_token_id

@@ -69,7 +69,9 @@ def test_tokens_and_logprobs_equal_transformers(name: str, staggered: bool, made
     """`staggered`: requests come while others run, in rounds of three steps."""
     folder, model = made(name)
     options = {"max_num_seqs": 6, "kv_page_size": 8}
-    engine = PlainEngine(folder, **options, num_scheduler_steps=3 if staggered else 1)
+    engine = PlainEngine(
+        folder, **options, warm=staggered, num_scheduler_steps=3 if staggered else 1
+    )
     check(engine, model, staggered, REQUESTS)
 
 

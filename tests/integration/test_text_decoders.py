@@ -75,7 +75,7 @@ def test_tokens_and_logprobs_equal_transformers(
     name: str, options: dict[str, Any], checkpoints: Checkpoints
 ) -> None:
     folder, model = checkpoints[name]
-    engine = PlainEngine(folder, **{"max_num_seqs": 6, **options})
+    engine = PlainEngine(folder, warm=True, **{"max_num_seqs": 6, **options})
     requests = prompts()
     for prompt, length in requests:
         engine.submit(engine.request(None, prompt, length, RULES))
