@@ -115,6 +115,9 @@ class DecoderLinks:
     def __init__(self, node: "DecoderNode") -> None:
         self._node = node
 
+    def is_apart(self, name: str) -> bool:
+        return True
+
     def is_near(self, name: str) -> bool:
         return True
 
