@@ -59,8 +59,8 @@ class Layout:
             return "into the decoder's memory (NIXL)"
         memory = "shared memory" if target.device.type == "cpu" else "CUDA IPC"
         return (
-            f"into the decoder's memory ({memory}); by NIXL or "
-            "by way of the host from another node; with --no-ray they stay in one process"
+            f"into the decoder's memory ({memory}); from another node by way of the host; "
+            "with --no-ray they stay in one process"
         )
 
     def _sentence(self, config: EngineConfig) -> str:

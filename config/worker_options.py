@@ -25,7 +25,7 @@ class WorkerOptions:
     state_transport: Literal["auto", "nixl", "messages"] = option(
         "auto",
         "of hidden states to decoders in other processes; auto: memory that both map on one node, "
-        "NIXL to another one where it is installed and there is RDMA, else messages",
+        "else messages; nixl: NIXL to all of them (on trial)",
     )
     num_threads: int | None = option(
         None, "torch threads of each worker on a CPU; by default all cores"

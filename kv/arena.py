@@ -66,10 +66,10 @@ class StateArena:
         self.states, handle = allocate(shape, dtype, name)
         return handle
 
-    def register(self, needs_rdma: bool) -> NixlHandle:
-        """What encoders of other nodes write to by NIXL. Behind `export`. Raises NixlError."""
+    def register(self) -> NixlHandle:
+        """What encoders write to by NIXL. Raises NixlError."""
         assert not self._rows
-        self._target = NixlTarget(self.states, needs_rdma)
+        self._target = NixlTarget(self.states)
         return self._target.handle
 
     # ------------------------------------------------------------------ states

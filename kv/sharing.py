@@ -5,9 +5,9 @@ from typing import Literal, NamedTuple
 
 from antiphon.config.errors import ConfigurationError, describe
 from antiphon.kv.arena import StateArena
-from antiphon.kv.transports import nixl
 from antiphon.kv.transports.mapped import Handle
 from antiphon.kv.transports.mapping import MappingError
+from antiphon.kv.transports.nixl import NixlError
 from antiphon.kv.transports.nixl_handle import NixlHandle
 
 logger = logging.getLogger(__name__)
@@ -29,18 +29,13 @@ def share(arena: StateArena, transport: StateTransport) -> Shares:
     """
     if transport == "messages" or not len(arena.states):
         return Shares()
-    near: Handle | None = None
-    if transport == "auto":
+    if transport == "nixl":
         try:
-            near = arena.export()
-        except MappingError as error:
-            logger.warning("hidden states come by way of the host: %s", error)
-        if not nixl.pays():
-            return Shares(near)
-    try:
-        return Shares(near, arena.register(needs_rdma=transport == "auto"))
-    except nixl.NixlError as error:
-        if transport == "nixl":
+            return Shares(far=arena.register())
+        except NixlError as error:
             raise ConfigurationError(f"state_transport='nixl': {describe(error)}") from error
-        logger.warning("hidden states of other nodes come by way of the host: %s", error)
-        return Shares(near)
+    try:
+        return Shares(arena.export())
+    except MappingError as error:
+        logger.warning("hidden states come by way of the host: %s", error)
+        return Shares()

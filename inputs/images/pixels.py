@@ -73,6 +73,11 @@ class Pixels:
         return cls(shape, picture, text, Rendering.of_numbers(numbers[:count]))
 
 
+def is_smaller(picture: Pixels) -> bool:
+    """Whether it has no more bytes than what its `rendering` makes of it."""
+    return picture.values.nbytes <= FLOAT.itemsize * prod(picture.shape.pixels)
+
+
 def _shape(array: np.ndarray) -> tuple[ImageShape, int]:
     """With which `array` begins, and the length of its text. Raises ValueError."""
     header = array[:HEADER].tolist()

@@ -18,7 +18,7 @@ from antiphon.families.mllama_half import MllamaVisionHalf
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.forms import ImageInput, read_image
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
-from antiphon.inputs.images.pixels import NO_TEXT, Pixels
+from antiphon.inputs.images.pixels import NO_TEXT, Pixels, is_smaller
 from antiphon.inputs.images.views import Views
 from antiphon.inputs.prepared import EncoderInput
 
@@ -52,6 +52,7 @@ class ImageProcessor:
         """
         self.of_checkpoint = _of_checkpoint(folder) if processor is None else processor
         self._half, self._fetching, self._settings = half, fetching, settings
+        self._always_there = resizing == "device"  # also pictures that then travel larger
         self._views = self._views_on(resizing)
         on_device = "" if self._views is None else "|device"
         self._salt = f"{folder}|{self.of_checkpoint.to_dict()}{on_device}".encode()
@@ -71,7 +72,7 @@ class ImageProcessor:
         image = read_image(source, self._fetching)
         with foreign_errors_as(ImageError, f"an image of {image.width} x {image.height} pixels"):
             pixels = None if self._views is None else self._picture(image, alone, self._views)
-            if pixels is None:
+            if pixels is None or not (self._always_there or is_smaller(pixels)):
                 pixels = Pixels(*self._made(image, alone))
             rows = self._half.rows(pixels.shape) + len(text)
             pixels = replace(pixels, text=text)
@@ -94,10 +95,10 @@ class ImageProcessor:
 
     def _picture(self, image: "Image", alone: bool, views: Views) -> Pixels | None:
         """For the encoder's device to process; None for one that is processed here."""
-        rendering = views.of_picture((image.height, image.width), alone)
-        if rendering is None:
+        size = (image.height, image.width)
+        if (rendering := views.of_picture(size, alone)) is None:
             return None
-        shape = ImageShape(rendering.shape, (image.height, image.width))
+        shape = ImageShape(rendering.shape, size)
         return Pixels(shape, np.asarray(image), rendering=rendering)
 
     def _views_on(self, resizing: Resizing) -> Views | None:

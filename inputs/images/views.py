@@ -14,8 +14,9 @@ import torch
 from antiphon.inputs.images.rendering import CHANNELS, Patches, Rendering, View
 from antiphon.inputs.images.resizing import WHITE, Filter, Size, resize
 
-# Pictures that an encoder's device takes as they are; others are resized on the host.
-MOST_PIXELS = 16 << 20
+# Pictures that an encoder's device takes as they are; others are resized on the host. A picture of
+# this size needs about 300 MB there for a moment, with tiles of 2304 x 2304 pixels made of it.
+MOST_PIXELS = 4 << 20
 FILTER_NUMBERS: dict[int, Filter] = {2: "bilinear", 3: "bicubic"}  # Pillow's
 
 # Height and width of a picture, whether it is alone in its prompt -> views; None: not known.

@@ -1,4 +1,4 @@
-"""To a decoder on another node, by NIXL (https://github.com/ai-dynamo/nixl): the encoder writes
+"""To a decoder in another process, by NIXL (https://github.com/ai-dynamo/nixl): the encoder writes
 rows of the decoder's arena through UCX, over RDMA where both machines have it.
 
     decoder                          encoder
@@ -18,8 +18,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,6 @@ from antiphon.kv.transports.mapped import Announce, ArenaExport, runs_of
 from antiphon.kv.transports.mapping import MappingError
 from antiphon.kv.transports.nixl_handle import NixlHandle
 
-RDMA_DEVICES = Path("/sys/class/infiniband")
 WRITE_SECONDS = 30.0  # a write that takes longer has failed
 NAME_BYTES = 8
 Failed = Callable[[HiddenStates, str], None]  # states that were not written, and why
@@ -40,15 +37,6 @@ Failed = Callable[[HiddenStates, str], None]  # states that were not written, an
 
 class NixlError(MappingError):
     """NIXL is not there, or cannot write to a decoder. Hidden states then go another way."""
-
-
-def pays() -> bool:
-    """Whether NIXL is installed and this machine has RDMA: over TCP, messages are as fast."""
-    return find_spec("nixl") is not None and _has_rdma()
-
-
-def _has_rdma() -> bool:
-    return any(RDMA_DEVICES.glob("*"))
 
 
 def _agent() -> Any:
@@ -84,7 +72,7 @@ def _kind(tensor: torch.Tensor) -> str:
 class NixlTarget:
     """Memory of this process that encoders may write, as long as this lives."""
 
-    def __init__(self, states: torch.Tensor, needs_rdma: bool) -> None:
+    def __init__(self, states: torch.Tensor) -> None:
         """`states` must not move. Raises NixlError."""
         self._agent = _agent()
         try:
@@ -93,7 +81,7 @@ class NixlTarget:
         except Exception as error:
             raise NixlError(f"NIXL cannot register the arena: {describe(error)}") from error
         address, kind = states.data_ptr(), _kind(states)
-        self.handle = NixlHandle(metadata, address, kind, _gpu(states), needs_rdma)
+        self.handle = NixlHandle(metadata, address, kind, _gpu(states))
 
 
 @dataclass(eq=False)  # tensors do not compare as wholes
@@ -106,11 +94,13 @@ class _Staged:
 
 @dataclass
 class _Write:
-    """Of one batch, to all ranks. `transfers`: none before it is posted."""
+    """Of one batch, to all ranks. `staged`: None where that failed, for `problem`. `transfers`:
+    none before it is posted."""
 
     states: HiddenStates
     places: tuple[Place, ...]
-    staged: _Staged
+    staged: _Staged | None
+    problem: str = ""
     transfers: tuple[Any, ...] = ()
     posted_at: float = 0.0
 
@@ -129,8 +119,6 @@ class Nixl(Transport):
         self._announce, self._failed = announce, failed
         self._targets, self._width = export.far, export.width
         self._dtype: torch.dtype = getattr(torch, export.dtype)
-        if any(target.needs_rdma for target in export.far) and not _has_rdma():
-            raise NixlError("this machine has no RDMA")
         self._agent = _agent()
         try:
             metadata = [target.metadata for target in export.far]
@@ -144,7 +132,11 @@ class Nixl(Transport):
         self._closing = False
 
     def queued(self, states: HiddenStates, places: Sequence[Place] = ()) -> None:
-        staged = self._stage(states.packed)
+        try:
+            staged = self._stage(states.packed)
+        except Exception as error:  # no memory, or none that may be registered
+            self._queued.append(_Write(states, tuple(places), None, describe(error)))
+            return
         packed = staged.memory[: len(states.packed)]
         kept = HiddenStates(states.keys, states.lengths, packed)
         self._queued.append(_Write(kept, tuple(places), staged))
@@ -164,18 +156,21 @@ class Nixl(Transport):
     def computed(self) -> Sent:
         write = self._queued.popleft()
         self._open += 1
+        if write.staged is None:
+            self._end(write, f"no memory that NIXL reads: {write.problem}")
+            return None
         try:
-            write.transfers, write.posted_at = self._post(write), time.monotonic()
+            write.transfers = self._post(write, write.staged.memory)
+            write.posted_at = time.monotonic()
         except Exception as error:  # of its bindings: the decoder is gone, or cannot be reached
             self._end(write, describe(error))
             return None
         return partial(self._is_sent, write)
 
-    def _post(self, write: _Write) -> tuple[Any, ...]:
-        """Begins the write to each rank."""
+    def _post(self, write: _Write, memory: torch.Tensor) -> tuple[Any, ...]:
+        """Begins the write of `memory` to each rank."""
         rows = np.concatenate([place.rows for place in write.places])
         starts, counts = runs_of(rows)
-        memory = write.staged.memory
         size = self._width * memory.itemsize
         source = _descriptors(memory.data_ptr(), size, starts, counts, _gpu(memory))
         agent, kind = self._agent, _kind(memory)
@@ -211,10 +206,12 @@ class Nixl(Transport):
         if problem is None:
             for transfer in write.transfers:
                 transfer.release()
-            self._free.append(write.staged)
+            if write.staged is not None:
+                self._free.append(write.staged)
             self._announce(write.states.keys, tuple(place.ticket for place in write.places))
         else:
-            self._disconnect()  # so that nothing is written later, where others may be by then
+            # Nothing new is written then; what was posted may still be, see docs/parallelism.md.
+            self._disconnect()
             self._lost.append(write)
             self._failed(write.states, problem)
         self._close_if_idle()

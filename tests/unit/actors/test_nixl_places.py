@@ -1,7 +1,5 @@
 """Hidden states that go into a decoder's arena by NIXL: from the ask to the answer."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from arena_pair import Pair
@@ -105,20 +103,21 @@ def test_states_that_could_not_be_written_come_as_messages(
     assert len(pair.answers) == 3
 
 
-def test_without_rdma_an_encoder_keeps_to_messages_unless_nixl_is_asked_for(
-    world: PlayedNixl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_states_come_as_messages_where_no_memory_can_be_registered(
+    world: PlayedNixl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The decoder's machine has it."""
-    monkeypatch.setattr(nixl, "RDMA_DEVICES", tmp_path)
-    (device := tmp_path / "mlx5_0").mkdir()
-    pair = Pair("auto")
-    assert len(pair.export.far) == 1
-    device.rmdir()
-    pair.encode("a")
+    pair = Pair("nixl")
+
+    def refuse(self: object, memory: torch.Tensor) -> None:
+        raise RuntimeError("memlock")
+
+    monkeypatch.setattr(type(world.agents[0]), "register_memory", refuse)
+    packed = pair.encode("a")
     refused, states = pair.answers
     assert isinstance(refused, NotMapped)
-    assert "no RDMA" in refused.reason
+    assert "memlock" in refused.reason
     assert isinstance(states, HiddenStates)
+    assert torch.equal(states.packed, packed)
 
 
 def test_a_batch_behind_one_that_failed_comes_as_a_message_too(world: PlayedNixl) -> None:

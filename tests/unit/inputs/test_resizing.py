@@ -149,6 +149,20 @@ def test_large_pictures_are_resized_on_the_host(
     assert processor.encoder_input(picture(1, 400, 400)).payload.dtype == np.float32
 
 
+def test_what_would_travel_larger_stays_unless_the_device_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_vlm("internvl", tmp_path)
+    half = ModelConfig.load(ModelOptions(str(tmp_path))).encoder
+    assert isinstance(half, ImageHalf)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    large, small = picture(1, 600, 600), picture(1, 12, 12)
+    auto, device = (ImageProcessor(tmp_path, half, resizing=way) for way in ("auto", "device"))
+    assert auto.encoder_input(small).payload.dtype == np.uint8
+    assert auto.encoder_input(large).payload.dtype == np.float32
+    assert device.encoder_input(large).payload.dtype == np.uint8
+
+
 def test_where_it_is_done_follows_the_device(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -11,7 +11,6 @@ from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import resolve
 from antiphon.kv.arena import StateArena
 from antiphon.kv.sharing import Shares, StateTransport, share
-from antiphon.kv.transports import nixl
 from antiphon.kv.transports.shared_memory import SharedHandle
 
 
@@ -29,14 +28,10 @@ def test_messages_need_no_arena() -> None:
     assert share(arena(), "messages") == Shares()
 
 
-def test_nixl_is_chosen_where_it_pays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Beside the memory that processes of the node map."""
-    monkeypatch.setattr(nixl, "RDMA_DEVICES", tmp_path)
-    assert ways("auto") == (True, False)
+def test_memory_of_the_node_is_the_usual_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NIXL must be asked for."""
     PlayedNixl().install(monkeypatch)
     assert ways("auto") == (True, False)
-    (tmp_path / "mlx5_0").mkdir()
-    assert ways("auto") == (True, True)
 
 
 def test_nixl_that_is_asked_for_is_the_only_way(monkeypatch: pytest.MonkeyPatch) -> None:
