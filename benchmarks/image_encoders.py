@@ -76,13 +76,15 @@ def measure(folder: str, options: dict[str, Any], batches: Sequence[Batch]) -> l
     return rows
 
 
-def with_limits(rows: list[Row], operations: dict[Batch, int], machine: Machine) -> list[Row]:
-    """`rows` with the share of the matmul rate, and how many times as fast as transformers' fastest
-    at the same batch."""
+def with_limits(
+    rows: list[Row], operations: dict[Batch, int], machine: Machine | None
+) -> list[Row]:
+    """`rows` with the share of the matmul rate (without a `machine` it is not known), and how many
+    times as fast as transformers' fastest at the same batch."""
     for row in rows:
         width, height = map(int, row["size"].split("x"))
         counted = operations.get((row["images"], height, width))
-        if counted is not None:
+        if counted is not None and machine is not None:
             rate = 1e3 * counted / row["ms"]
             row["of_matmul_%"] = 100 * rate / machine.bf16_flops_per_second
         peers = [

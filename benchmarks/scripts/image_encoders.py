@@ -18,7 +18,7 @@ import torch
 from antiphon.benchmarks import image_encoders, image_peers
 from antiphon.benchmarks.image_encoders import Batch
 from antiphon.benchmarks.image_shapes import ENCODERS, small_encoder
-from antiphon.benchmarks.machine import Machine, measure
+from antiphon.benchmarks.machine import Machine, device_name, measure
 from antiphon.benchmarks.report import Row, table, write_json
 from antiphon.benchmarks.shapes import write_checkpoint
 from antiphon.config.errors import describe
@@ -49,7 +49,7 @@ def parsed(batches: str) -> list[Batch]:
 class Report:
     """Rows of one encoder; `output` always has them all."""
 
-    def __init__(self, name: str, machine: Machine, output: Path | None) -> None:
+    def __init__(self, name: str, machine: Machine | None, output: Path | None) -> None:
         self.rows: list[Row] = []
         self.operations: dict[Batch, int] = {}
         self._name, self._machine, self._output = name, machine, output
@@ -57,7 +57,8 @@ class Report:
     def add(self, rows: list[Row]) -> None:
         self.rows = image_encoders.with_limits(self.rows + rows, self.operations, self._machine)
         if self._output is not None:
-            write_json(self._output, self._name, self._machine, {}, self.rows)
+            machine = self._machine or device_name()
+            write_json(self._output, self._name, machine, {}, self.rows)
 
 
 def main() -> None:
@@ -78,13 +79,13 @@ def main() -> None:
         default = SMALL_SWIN if "depths" in config else default.split(",")[0]
     batches = parsed(arguments.batches or default)
     on_cuda = torch.cuda.is_available()
-    machine = measure() if on_cuda else Machine("CPU", torch.__version__, 1e10, 1e11, 1)
+    machine = measure() if on_cuda else None  # on a CPU it is a rehearsal
     report = Report(arguments.name, machine, arguments.output)
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(config, Path(folder))
         _peers(Path(folder), batches, report)
         _ours(folder, arguments.backends.split(","), arguments.eager.split(","), batches, report)
-    print(f"{arguments.name} on {machine}")
+    print(f"{arguments.name} on {machine or device_name()}")
     print(table(report.rows))
 
 
