@@ -165,7 +165,7 @@ def test_chats_of_texts(checkpoints: Checkpoints) -> None:
 
 
 @pytest.mark.slow
-def test_a_decoder_alone_through_ray(checkpoints: Checkpoints) -> None:
+def test_a_decoder_alone_through_ray(checkpoints: Checkpoints, ray_cluster: None) -> None:
     folder, model = checkpoints["qwen2"]
     with Engine(str(folder), device="cpu", decoder_replicas=2) as engine:
         outputs = engine.generate(["w7 w8", "w30 w31 w32"] * 4, SamplingParams(max_tokens=8))
