@@ -1,4 +1,4 @@
-"""Where encoders in other processes of the node may write hidden states: the decoder's side."""
+"""Where encoders in other processes may write hidden states: the decoder's side."""
 
 import logging
 import math
@@ -13,10 +13,11 @@ from antiphon.actors.links import Links
 from antiphon.actors.member_messages import Member
 from antiphon.actors.messages import NotMapped, StatesWritten
 from antiphon.actors.rank_channel import RankAddress
+from antiphon.config.worker_options import StateTransport
 from antiphon.kv.arena import StateArena
 from antiphon.kv.arena_rows import ArenaRows
 from antiphon.kv.handoff import Place
-from antiphon.kv.sharing import Shares, StateTransport, share
+from antiphon.kv.sharing import Shares, share
 from antiphon.kv.transports.mapped import ArenaExport, Handle
 from antiphon.scheduler.request import Incarnation, Media
 

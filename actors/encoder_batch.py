@@ -78,7 +78,7 @@ class EncoderBatch:
 
 class Departures:
     """Jobs whose batches are computed, until their states are with their decoders: those that were
-    posted to other nodes are still on their way. `end` takes them then."""
+    posted by NIXL are still on their way. `end` takes them then."""
 
     def __init__(self, end: Callable[[list[EncodeJob]], None]) -> None:
         self._end = end

@@ -8,8 +8,9 @@ import torch
 from antiphon.actors.address import Host
 from antiphon.actors.rank_channel import RankAddress, RankInbox, RankWire
 from antiphon.actors.worker import IDLE_SECONDS, Worker
+from antiphon.config.worker_options import StateTransport
 from antiphon.kv.arena import StateArena
-from antiphon.kv.sharing import Shares, StateTransport, share
+from antiphon.kv.sharing import Shares, share
 
 
 class Follower(Protocol):

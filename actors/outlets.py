@@ -73,7 +73,7 @@ class Outlets:
     def _transport_into(self, arena: ArenaExport, decoder: str) -> Mapped | Nixl:
         """Raises MappingError."""
         written = partial(self._written, decoder, arena.name)
-        if not arena.far or (arena.ranks and self._links.is_near(decoder)):
+        if not arena.far:
             return Mapped(written, MappedArena(arena, self._device))
         return Nixl(arena, self._device, written, partial(self._unwritten, decoder, arena.name))
 
@@ -106,7 +106,7 @@ class Outlets:
         self._mapped.pop(decoder).close()
 
     def close(self) -> None:
-        """Nothing is under way any more."""
+        """The loop has ended."""
         for decoder in list(self._mapped):
             self._unmap(decoder)
 

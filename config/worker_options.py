@@ -7,6 +7,8 @@ from typing import Literal
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.option_table import option
 
+StateTransport = Literal["auto", "nixl", "messages"]
+
 
 @dataclass(frozen=True)
 class WorkerOptions:
@@ -22,7 +24,7 @@ class WorkerOptions:
     placement: Literal["auto", "colocated", "disaggregated"] = option(
         "auto", "colocated: both halves in one process; disaggregated: each in its own"
     )
-    state_transport: Literal["auto", "nixl", "messages"] = option(
+    state_transport: StateTransport = option(
         "auto",
         "of hidden states to decoders in other processes; auto: memory that both map on one node, "
         "else messages; nixl: NIXL to all of them (on trial)",

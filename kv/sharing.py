@@ -1,9 +1,10 @@
 """What other processes are told of an arena, so that encoders write hidden states into it."""
 
 import logging
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from antiphon.config.errors import ConfigurationError, describe
+from antiphon.config.worker_options import StateTransport
 from antiphon.kv.arena import StateArena
 from antiphon.kv.transports.mapped import Handle
 from antiphon.kv.transports.mapping import MappingError
@@ -12,11 +13,9 @@ from antiphon.kv.transports.nixl_handle import NixlHandle
 
 logger = logging.getLogger(__name__)
 
-StateTransport = Literal["auto", "nixl", "messages"]
-
 
 class Shares(NamedTuple):
-    """`near`: for processes of this node. `far`: for those of all nodes."""
+    """`near`: for processes of this node. `far`: for those of all nodes, in place of it."""
 
     near: Handle | None = None
     far: NixlHandle | None = None

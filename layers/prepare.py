@@ -16,7 +16,7 @@ from antiphon.layers.linear import Linear, LinearMethod, PlainProduct
 from antiphon.layers.linear_methods import CublasProduct, SmallBatch, SplitKProduct
 from antiphon.layers.norms import DeferringNorm, FusedNorm, Norm
 from antiphon.layers.quantization.float8 import Float8Product
-from antiphon.layers.quantization.grouped import FewRows
+from antiphon.layers.quantization.grouped import HALF_PRECISION, FewRows
 from antiphon.layers.quantization.int8 import Int8Product, Int8WeightOnly
 from antiphon.layers.quantization.kv_scales import (
     CachedProjections,
@@ -28,7 +28,6 @@ from antiphon.layers.quantization.quantize import feed_float8, quantize_decoder,
 from antiphon.layers.quantization.stored import choose_stored
 from antiphon.runtime.device import Target
 
-HALF_PRECISION = (torch.float16, torch.bfloat16)
 # Methods to which one kernel for few rows is added.
 FUSED = (PlainProduct, Int8WeightOnly, Int8Product)
 

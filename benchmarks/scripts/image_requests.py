@@ -12,7 +12,6 @@ process, unless --ray. FILE always has all there is so far.
 
 import argparse
 import asyncio
-import gc
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 
 from antiphon.benchmarks import image_peers, steps
+from antiphon.benchmarks.image_encoders import release
 from antiphon.benchmarks.image_shapes import MODELS, small
 from antiphon.benchmarks.machine import device_name, measure
 from antiphon.benchmarks.report import Row, table, write_json
@@ -140,10 +140,10 @@ def main() -> None:
         write_checkpoint(small(config) if arguments.small else config, Path(folder))
         callers = [int(count) for count in arguments.callers.split(",")]
         asyncio.run(measured(folder, options, loads, callers, report, arguments.profile))
-        _release()
+        release()
         if not arguments.no_steps:
             _attempt(report, "a decode step", partial(decode_steps, folder, options))
-        _release()
+        release()
         for batch in filter(None, arguments.peer.split(",")):
             for load in parsed(arguments.peer_loads or arguments.loads):
                 measure_peer = partial(peer, Path(folder), load, int(batch))
@@ -170,12 +170,6 @@ def _attempt(report: Report, name: str, measured_rows: Callable[[], list[Row]]) 
         report.add(measured_rows())
     except Exception as error:
         print(f"{name}: {describe(error)}", flush=True)
-
-
-def _release() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ in the encoder's process                              same_process  an object, b
 on its node, its arena mapped by the encoder          mapped        rows of the arena: shared
                                                                     memory of CPUs, CUDA IPC of
                                                                     GPUs
-on another node, where NIXL and RDMA are               nixl          rows of the arena
+anywhere, where NIXL is asked for                      nixl          rows of the arena
 anywhere else, or it has asked for no place           frames        bytes over the channel, by
                                                                     way of the host
 """

@@ -11,9 +11,9 @@ from antiphon.actors.links import Links
 from antiphon.actors.member_messages import Member
 from antiphon.actors.messages import Encode, EncodeJob
 from antiphon.actors.outlets import Outlets
+from antiphon.config.worker_options import StateTransport
 from antiphon.encoder.runner import Encoded
 from antiphon.kv.arena import StateArena
-from antiphon.kv.sharing import StateTransport
 from antiphon.kv.transports.interface import Transport
 from antiphon.kv.transports.mapped import ArenaExport
 from antiphon.scheduler.request import Incarnation, Media

@@ -46,11 +46,10 @@ class PlainEngine:
         config = resolve(str(folder), {"device": "cpu", **options})
         self.model = ModelConfig.load(config.model)
         is_warm = warm or config.model.device != "cpu"
-        with nullcontext() if is_warm else cold():
-            self.encoder = self._make_encoder(config)
         self.unencoded: list[Media] = []  # asked for, and not begun
         self.delay_encodes = False
         with nullcontext() if is_warm else cold():
+            self.encoder = self._make_encoder(config)
             self.replica = self._make_replica(config, timestamps)
         self.finished: dict[int, Finished] = {}  # by the request's number
         self.deltas: list[tuple[int, int]] = []

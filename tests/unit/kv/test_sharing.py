@@ -9,8 +9,9 @@ from played_nixl import PlayedNixl
 
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import resolve
+from antiphon.config.worker_options import StateTransport
 from antiphon.kv.arena import StateArena
-from antiphon.kv.sharing import Shares, StateTransport, share
+from antiphon.kv.sharing import Shares, share
 from antiphon.kv.transports.shared_memory import SharedHandle
 
 
