@@ -183,8 +183,9 @@ def _files(folder: Path) -> set[str]:
 
 
 def _kv_memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
-    size = bytes_of_sequence(model, config, target) / MIB
-    return f"{size:.1f} MiB of KV cache for one sequence of full length"
+    kv, states = bytes_of_sequence(model, config, target)
+    beside = f" and {states / MIB:.1f} MiB of hidden states" if states else ""
+    return f"{kv / MIB:.1f} MiB of KV cache{beside} for one sequence of full length"
 
 
 def count_parameters(folder: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -119,9 +120,16 @@ def state_page_bytes(model: ModelConfig, config: EngineConfig, target: Target) -
     return StatePages.bytes_per_page(config.decoder.kv_page_size, width, dtype)
 
 
+class CacheBytes(NamedTuple):
+    """Of keys and values, and of hidden states where cross-attention reads them."""
+
+    kv: int
+    states: int = 0
+
+
 def bytes_of_sequence(
     model: ModelConfig, config: EngineConfig, target: Target, part: Part | None = None
-) -> int:
+) -> CacheBytes:
     """Of the cache of one sequence of full length."""
     own, cross = (
         ceil_div(length, config.decoder.kv_page_size)
@@ -129,8 +137,8 @@ def bytes_of_sequence(
     )
     page = bytes_per_page(model, config, target, part)
     if config.decoder.attends_to_states:
-        return own * page + cross * state_page_bytes(model, config, target)
-    return (own + cross) * page
+        return CacheBytes(own * page, cross * state_page_bytes(model, config, target))
+    return CacheBytes((own + cross) * page)
 
 
 def bytes_per_page(

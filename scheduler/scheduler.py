@@ -155,8 +155,6 @@ class Scheduler:
             "senders": len({name.frontend for name in list(self.requests)}),
             "trial": self.intake.trials.mark,
             "running": len(self.batch),
-            "kv_pages": self.pages.num_pages,
-            "kv_pages_available": self.pages.num_available,
         }
 
     # ------------------------------------------------------------------ encoder work
