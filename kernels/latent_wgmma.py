@@ -70,7 +70,7 @@ def _kernel(tile: WgmmaTile, page_size: int, dtype: torch.dtype, device: int) ->
     folder = Path(__file__).parent / "cuda"
     source = definitions(tile, page_size, dtype)
     source += "".join((folder / name).read_text() for name in SOURCES)
-    kernel = torch.cuda._compile_kernel(source, "latent_attention", ARCHITECTURE)
+    kernel = torch.cuda._compile_kernel(source, "latent_attention", compute_capability=ARCHITECTURE)
     kernel.set_shared_memory_config(tile.shared_bytes)
     return kernel
 

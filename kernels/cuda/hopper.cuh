@@ -38,7 +38,13 @@ DEVICE void copy_box(void* target, const void* map, int feature, int page, void*
            "r"(in_shared(barrier)) : "memory");
 }
 
-DEVICE void copy_16(void* target, const void* source) { *(uint4*)target = *(const uint4*)source; }
+// Sixteen bytes; `wait_for_copies` waits for all that this thread has copied so.
+DEVICE void copy_16(void* target, const void* source) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+        :: "r"(in_shared(target)), "l"(source) : "memory");
+}
+DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
 DEVICE void zero_16(void* target) { *(uint4*)target = make_uint4(0, 0, 0, 0); }
 DEVICE void write_2(void* target, uint32_t low, uint32_t high) {
     *(uint2*)target = make_uint2(low, high);

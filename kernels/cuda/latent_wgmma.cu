@@ -85,6 +85,33 @@ KERNEL void latent_attention(
         barrier_init(weights_are_used, 4 * GROUPS);
     }
     barriers_are_ready();
+    __syncthreads();
+
+    const int first = warpgroup - 1;  // of the chunks that a group adds: every one after GROUPS
+    const int* table = page_table + (int64_t)part.sequence * table_row + part.begin / PAGE;
+    const auto pages_of = [&](int tile) {
+        return min(PAGES, divided(part.end - part.begin - tile * TOKENS, PAGE));
+    };
+    const auto page_of = [&](int tile) {  // that a lane fetches
+        return lane < pages_of(tile) ? table[tile * PAGES + lane] : 0;
+    };
+    const auto fetch = [&](int slot, int c, int pages, int page) {
+        // By the first warp: a lane fetches a page.
+        if (pages <= 0) return;
+        if (lane == 0) expect_bytes(barrier_of(slot), pages * PAGE * 128);
+        __syncwarp();
+        if (lane < pages)
+            copy_box(
+                chunk_in(slot) + lane * PAGE * 128, states, c * 64, page, barrier_of(slot));
+    };
+    if (first >= 0 && warp == 0) {
+        map_is_read(states);
+        for (int chunk = first; chunk < SLOTS; chunk += GROUPS) {
+            const int tile = chunk / CHUNKS;
+            fetch(chunk, chunk % CHUNKS, pages_of(tile), page_of(tile));
+        }
+    }
+
     // Queries as right sides, sixteen bytes at a time.
     for (int i = threadIdx.x; i < ROWS * CHUNKS * 8; i += THREADS) {
         const int row = i / (CHUNKS * 8), eight = i % (CHUNKS * 8);
@@ -97,6 +124,7 @@ KERNEL void latent_attention(
         else
             zero_16(target);
     }
+    wait_for_copies();
     written_for_products();
     __syncthreads();
 
@@ -178,31 +206,6 @@ KERNEL void latent_attention(
                 }
         wait_for_threads(2, THREADS);
     } else {
-        const int first = warpgroup - 1;  // of this warpgroup's chunks: every one after GROUPS
-        const int* table = page_table + (int64_t)part.sequence * table_row + part.begin / PAGE;
-        const auto pages_of = [&](int tile) {
-            return min(PAGES, divided(part.end - part.begin - tile * TOKENS, PAGE));
-        };
-        const auto page_of = [&](int tile) {  // that a lane fetches
-            return lane < pages_of(tile) ? table[tile * PAGES + lane] : 0;
-        };
-        const auto fetch = [&](int slot, int c, int pages, int page) {
-            // By the first warp: a lane fetches a page.
-            if (pages <= 0) return;
-            if (lane == 0) expect_bytes(barrier_of(slot), pages * PAGE * 128);
-            __syncwarp();
-            if (lane < pages)
-                copy_box(
-                    chunk_in(slot) + lane * PAGE * 128, states, c * 64, page, barrier_of(slot));
-        };
-        if (warp == 0) {
-            map_is_read(states);
-            for (int chunk = first; chunk < SLOTS; chunk += GROUPS) {
-                const int tile = chunk / CHUNKS;
-                fetch(chunk, chunk % CHUNKS, pages_of(tile), page_of(tile));
-            }
-        }
-
         float sums[OWN][SUMS] = {};
         Place place = {first};
         for (int tile = 0; tile < tiles; tile++) {

@@ -17,6 +17,7 @@ struct Products {  // a thread's that it has not waited for
     std::vector<std::vector<Product>> groups = {{}};  // the last is open
     std::map<float*, Sums> hidden;
     bool fenced = false, reads_maps = false;
+    std::vector<std::pair<void*, const void*>> copied;
 };
 struct Map { uint64_t address, sizes[3], strides[2]; uint32_t box[3]; };
 
@@ -54,7 +55,14 @@ DEVICE void wait_for_threads(int barrier, int threads) {
 }
 DEVICE void written_for_products() { memcpy(async_view, shared_memory, sizeof shared_memory); }
 DEVICE void map_is_read(const void*) { products_of_threads[threadIdx.x].reads_maps = true; }
-DEVICE void copy_16(void* target, const void* source) { memcpy(target, source, 16); }
+DEVICE void copy_16(void* target, const void* source) {
+    products_of_threads[threadIdx.x].copied.push_back({target, source});
+}
+DEVICE void wait_for_copies() {
+    for (const auto& copy : products_of_threads[threadIdx.x].copied)
+        memcpy(copy.first, copy.second, 16);
+    products_of_threads[threadIdx.x].copied.clear();
+}
 DEVICE void zero_16(void* target) { memset(target, 0, 16); }
 DEVICE void write_2(void* target, uint32_t low, uint32_t high) {
     memcpy(target, &low, 4), memcpy((char*)target + 4, &high, 4);
