@@ -156,27 +156,34 @@ KERNEL void latent_attention(
                         const bool is_token = 16 * warp + 8 * half + group < left;
                         score = is_token ? score * factor : -INFINITY;
                     }
-                    float most = fmaxf(scores[4 * b + odd], scores[4 * b + 2 + odd]);
+                    float top = fmaxf(scores[4 * b + odd], scores[4 * b + 2 + odd]);
                     UNROLL for (int other = 4; other < 32; other *= 2)
-                        most = fmaxf(most, __shfl_xor_sync(~0u, most, other));
-                    if (group == 0) tops[warp * ROWS + 8 * b + 2 * pair + odd] = most;
+                        top = fmaxf(top, __shfl_xor_sync(~0u, top, other));
+                    if (group == 0) tops[warp * ROWS + 8 * b + 2 * pair + odd] = top;
                 }
             wait_for_threads(1, 128);
+            float most[BLOCKS][2];  // all are read before anything is written
+            UNROLL for (int b = 0; b < BLOCKS; b++)
+                UNROLL for (int odd = 0; odd < 2; odd++) {
+                    float& top = most[b][odd];
+                    top = highest[b][odd];
+                    UNROLL for (int w = 0; w < 4; w++)
+                        top = fmaxf(top, tops[w * ROWS + 8 * b + 2 * pair + odd]);
+                    // What is a little larger than before needs no new scale of all sums: weights
+                    // may be a few powers of two above 1.
+                    if (top - highest[b][odd] <= MOST_POWER) top = highest[b][odd];
+                }
             if (tile > 0) wait_for(weights_are_used, (tile - 1) % 2);
             UNROLL for (int b = 0; b < BLOCKS; b++)
                 UNROLL for (int odd = 0; odd < 2; odd++) {
                     const int row = 8 * b + 2 * pair + odd;
-                    float most = highest[b][odd];
-                    UNROLL for (int w = 0; w < 4; w++) most = fmaxf(most, tops[w * ROWS + row]);
-                    // What is a little larger than before needs no new scale of all sums: weights
-                    // may be a few powers of two above 1.
-                    if (most - highest[b][odd] <= MOST_POWER) most = highest[b][odd];
-                    const float shrink = power_of_two(highest[b][odd] - most);
-                    highest[b][odd] = most;
+                    const float top = most[b][odd];
+                    const float shrink = power_of_two(highest[b][odd] - top);
+                    highest[b][odd] = top;
                     total[b][odd] *= shrink;
                     if (thread < 4) factors[row] = shrink;
                     UNROLL for (int half = 0; half < 2; half++) {
-                        const float weight = power_of_two(scores[4 * b + 2 * half + odd] - most);
+                        const float weight = power_of_two(scores[4 * b + 2 * half + odd] - top);
                         total[b][odd] += weight;  // of this lane's tokens
                         const int eight = 2 * warp + half;  // of tokens
                         *(uint16_t*)(weights + row * 128 + (eight ^ row % 8) * 16 + group * 2) =

@@ -101,7 +101,7 @@ def test_a_mistake_shows(
 
     monkeypatch.setattr(latent_wgmma, "_kernel", kernel)
     with pytest.raises(AssertionError):
-        attends((5, 512), (BF16, BF16), [1], [1800], 1)
+        attends((5, 512), (BF16, BF16), [1], [640], 1)
 
 
 @pytest.mark.parametrize("width", [128, 384, 512, 768, 1024, 1280])
