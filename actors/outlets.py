@@ -106,7 +106,7 @@ class Outlets:
         self._mapped.pop(decoder).close()
 
     def close(self) -> None:
-        """The loop has ended."""
+        """Unmaps all arenas, when the loop has ended."""
         for decoder in list(self._mapped):
             self._unmap(decoder)
 
