@@ -7,6 +7,7 @@ from typing import Any
 
 from antiphon.config.errors import CheckpointError, PromptError, describe
 from antiphon.config.foreign import shown
+from antiphon.inputs.bounded_text import bounded_ids
 from antiphon.inputs.prompts import Prompt, unicode_text
 
 Message = Mapping[str, Any]
@@ -61,18 +62,20 @@ def chat_prompts(messages: Any, options: dict[str, Any]) -> list[Prompt]:
 
 
 class ChatFormat:
-    """Makes prompts of chats. `placeholder`: what stands for an image in a prompt; None: messages
+    """Makes prompts of chats. `most_tokens`: of a prompt. `placeholder`: what stands for an image in a prompt; None: messages
     have no images."""
 
     def __init__(
         self,
         tokenizer: Any,
         template: str | None,
+        most_tokens: int,
         placeholder: str | None,
         takes_videos: bool = False,
     ) -> None:
         self._tokenizer, self._template = tokenizer, template
         self._placeholder, self._takes_videos = placeholder, takes_videos
+        self._most_tokens = most_tokens
 
     @property
     def has_template(self) -> bool:
@@ -126,7 +129,9 @@ class ChatFormat:
         except Exception as error:  # whatever a template raises
             raise PromptError(f"the chat template refuses this chat: {describe(error)}") from error
         unicode_text(text)
-        ids = self._tokenizer(text, add_special_tokens=False).input_ids  # the template has them
+        ids = bounded_ids(  # the template has special tokens
+            self._tokenizer, text, self._most_tokens, add_special_tokens=False
+        )
         given = {kind: each for kind, each in media.items() if each}
         return {"prompt_token_ids": ids, **({"multi_modal_data": given} if given else {})}
 

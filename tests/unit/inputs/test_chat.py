@@ -36,7 +36,7 @@ class Tokenizer:
 
 
 def ask(messages: Any, reads_images: bool = True, **options: Any) -> tuple[str, list[Any]]:
-    chat = ChatFormat(Tokenizer(), TEMPLATE, "<image>" if reads_images else None)
+    chat = ChatFormat(Tokenizer(), TEMPLATE, 4096, "<image>" if reads_images else None)
     (prompt,) = chat_prompts(messages, options)
     plain = chat.plain(prompt)
     assert isinstance(plain, dict)
@@ -96,7 +96,7 @@ def test_chats_of_another_form_are_refused(messages: Any, message: str) -> None:
 
 
 def test_other_prompts_stay_as_they_are_and_templates_may_be_missing() -> None:
-    chat = ChatFormat(Tokenizer(), None, placeholder=None)
+    chat = ChatFormat(Tokenizer(), None, 4096, placeholder=None)
     assert chat.plain("text") == "text"
     assert chat.plain({"prompt": "text"}) == {"prompt": "text"}
     messages = [{"role": "user", "content": "a"}]
@@ -110,7 +110,7 @@ def test_other_prompts_stay_as_they_are_and_templates_may_be_missing() -> None:
 
 def test_images_in_a_template_of_text_alone() -> None:
     template = "{% for message in messages %}{{ message.role }}: {{ message.content }}{% endfor %}"
-    chat = ChatFormat(Tokenizer(), template, "<IMG_CONTEXT>")
+    chat = ChatFormat(Tokenizer(), template, 4096, "<IMG_CONTEXT>")
     parts = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]
     plain = chat.prompt([{"role": "user", "content": parts}])
     assert isinstance(plain, dict)
