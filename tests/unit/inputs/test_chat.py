@@ -18,6 +18,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}[assistant]{% endif %}{{ more }}"
 )
 
+ROLES = ("system", "user", "assistant", "tool")
+
 
 class Tokenizer:
     """Its token ids are characters."""
@@ -41,6 +43,24 @@ def ask(messages: Any, reads_images: bool = True, **options: Any) -> tuple[str, 
     plain = chat.plain(prompt)
     assert isinstance(plain, dict)
     return "".join(plain["prompt_token_ids"]), plain.get("multi_modal_data", {}).get("image", [])
+
+
+@pytest.mark.parametrize(
+    ("template", "roles"),
+    [
+        (TEMPLATE, set()),
+        (TEMPLATE + "{% for message in messages %}{{ message.name }}{% endfor %}", set(ROLES)),
+        ("{{ messages[-1]['name'] if messages[-1].role == 'tool' }}", {"tool"}),
+        ("{{ messages[-1].get('name') if messages[0].role == 'user' else 1 / 0 }}", set(ROLES)),
+        ("{{ 1 / 0 }}", set(ROLES)),
+    ],
+)
+def test_whether_names_are_shown(template: str, roles: set[str]) -> None:
+    """Of messages behind the user's too, where a template wants that; a template that fails at
+    all is to say so itself."""
+    chat = ChatFormat(Tokenizer(), template, 4096, placeholder=None)
+    for _ in range(2):
+        assert {role for role in ROLES if chat.shows_name(role)} == roles
 
 
 def test_texts_and_images_in_their_order() -> None:
