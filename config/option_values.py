@@ -53,7 +53,7 @@ def whole_number(name: str, value: Any, least: int = 1, most: int = LARGEST) -> 
         plain = least - 1
     if not least <= plain <= most:
         raise ConfigurationError(
-            f"{name} must be a whole number above {least - 1}, not {shown(value)}"
+            f"{name} must be a whole number{_at_least(least)}, not {shown(value)}"
             f"{_at_most(plain, most)}"
         )
     return plain
@@ -70,6 +70,10 @@ def number(name: str, value: Any, most: float = LARGEST) -> float:
             f"{name} must be a number above 0, not {shown(value)}{_at_most(plain, most)}"
         )
     return plain
+
+
+def _at_least(least: int) -> str:
+    return f" above {least - 1}" if least > 0 else f" of {least} or more"
 
 
 def _at_most(value: float, most: float) -> str:
