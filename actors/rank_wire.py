@@ -191,8 +191,8 @@ def _from_wire(wire: CommandFrame) -> RankCommand:
         case DropStatesFrame():
             return DropStates(wire.keys)
         case AlignFrame(ended):
-            each = ((slot, rows_of(at, 1)[0], *rest) for slot, at, *rest in ended)
-            return Align(tuple(AlignedSequence(*fields) for fields in each))
+            parts = ((slot, rows_of(rows, 1)[0], *rest) for slot, rows, *rest in ended)
+            return Align(tuple(AlignedSequence(*fields) for fields in parts))
 
 
 def _plan_of(wire: LaunchFrame) -> StepPlan:

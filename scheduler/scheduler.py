@@ -161,7 +161,7 @@ class Scheduler:
 
     def next_encodes(self) -> list[EncodeCommand]:
         """Encoder work to ask for now, in the order of the waiting requests, within the budget."""
-        self.late.turn()
+        self.late.begin_ready()
         return self.intake.next_encodes()
 
     def encoded(self, key: str, is_written: bool = False) -> None:
