@@ -148,7 +148,9 @@ _GROUPS = {
 }
 # Of each group: the settings that ask for it, and the numbers by which they don't.
 _ASKING = {
-    group: [(name, each.off) for name, each in SETTINGS.items() if each.feature in features]
+    group: [
+        (name, setting.off) for name, setting in SETTINGS.items() if setting.feature in features
+    ]
     for group, features in _GROUPS.items()
 }
 _NO_ROWS = np.empty(0, np.int64)
