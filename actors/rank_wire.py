@@ -142,7 +142,7 @@ def _launch(command: Launch) -> LaunchFrame:
 
 
 def _admission(one: Admission) -> AdmissionFrame:
-    params = {name: getattr(one.params, name) for name in one.params.given}
+    params = {name: getattr(one.params, name) for name in one.params.fields_set}
     return AdmissionFrame(
         one.slot, longs(one.token_ids), one.prompt_len, one.max_len, one.seed, params, one.rules,
         pages_bytes(one.self_pages), pages_bytes(one.cross_pages), one.cross_len, one.grids,

@@ -39,8 +39,8 @@ class BeamDefaults:
             size = self.size
         if size == 1:
             return None
-        given = params.given
-        by_whisper = "patience" in given or (is_whisper and "early_stopping" not in given)
+        names = params.fields_set
+        by_whisper = "patience" in names or (is_whisper and "early_stopping" not in names)
         length_penalty, early_stopping = params.length_penalty, params.early_stopping
         if not by_whisper:
             if params.leaves_open("length_penalty"):

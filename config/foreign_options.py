@@ -115,8 +115,8 @@ def by_own_names(options: Mapping[str, Any], names: Collection[str]) -> dict[str
     cannot be honored, and one that is given twice.
     """
     own: dict[str, Any] = {}
-    given = [(name, value) for name, value in options.items() if name != "speculative_config"]
-    for spelling, value in (*given, *flat_options(options.get("speculative_config")).items()):
+    pairs = [(name, value) for name, value in options.items() if name != "speculative_config"]
+    for spelling, value in (*pairs, *flat_options(options.get("speculative_config")).items()):
         if spelling == "limit_mm_per_prompt" and value is not None:
             value = _limit_of_images(value)
         if spelling == "allowed_media_domains" and isinstance(value, list | tuple):

@@ -17,7 +17,7 @@ def _checked_constructor(cls: Class) -> Class:
     """Wraps the `__init__` that `dataclass` generated, whose signature editors go on showing.
 
     The wrapper takes values by name only, refuses unknown names, passes on plain values and notes
-    in `given` which names were set.
+    in `fields_set` which names were set.
     """
     generated = cls.__init__  # type: ignore[misc]
     names = {option.name for option in fields(cls)}
@@ -30,11 +30,11 @@ def _checked_constructor(cls: Class) -> Class:
             )
         for name in [name for name in options if name not in names]:
             _refuse(name, options.pop(name))
-        if options.get("given") is not None:
+        if options.get("fields_set") is not None:
             options = _set_in_copy(options)
-        options.pop("given", None)
+        options.pop("fields_set", None)
         values = plain_values(options)
-        generated(self, **values, given=frozenset(name for name in values if name in options))
+        generated(self, **values, fields_set=frozenset(name for name in values if name in options))
 
     cls.__init__ = constructor  # type: ignore[misc]
     return cls
@@ -43,16 +43,16 @@ def _checked_constructor(cls: Class) -> Class:
 def _set_in_copy(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that count as set in a copy by `dataclasses.replace`.
 
-    `replace` passes the changes first, then every other field in the order of the class, which
-    begins with `given`. So what comes before `given` is set anew, and what comes behind it is set
-    if it was set before.
+    `replace` passes the changes first, then every other field in the order of the class,
+    which begins with `fields_set`. So a name before `fields_set` is set anew, and a name
+    behind it is set if it was set before.
     """
-    given_before = options["given"]
-    if not isinstance(given_before, frozenset):
-        raise _unknown("given")
+    set_before = options["fields_set"]
+    if not isinstance(set_before, frozenset):
+        raise _unknown("fields_set")
     names = list(options)
-    changes = names[: names.index("given")]
-    return {name: options[name] for name in names if name in changes or name in given_before}
+    changes = names[: names.index("fields_set")]
+    return {name: options[name] for name in names if name in changes or name in set_before}
 
 
 def _refuse(name: str, value: Any) -> None:
@@ -97,7 +97,7 @@ class SamplingParams:
     """
 
     # The names that were set; the constructor fills it in. The first field: see `_set_in_copy`.
-    given: frozenset[str] = field(default=frozenset(), repr=False)
+    fields_set: frozenset[str] = field(default=frozenset(), repr=False)
     n: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
@@ -151,7 +151,7 @@ class SamplingParams:
                 f"n={self.n} outputs of {self.beam_size} beams: raise beam_size, or lower n",
                 parameter="beam_size",
             )
-        if {"patience", "early_stopping"} <= self.given:
+        if {"patience", "early_stopping"} <= self.fields_set:
             raise SamplingError(
                 "give patience (openai/whisper's rule) or early_stopping (transformers'), not both",
                 parameter="patience",
@@ -159,7 +159,7 @@ class SamplingParams:
 
     def leaves_open(self, name: str) -> bool:
         """Whether the caller left this parameter to the checkpoint."""
-        return name not in self.given
+        return name not in self.fields_set
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "SamplingParams":

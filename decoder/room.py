@@ -89,26 +89,26 @@ class _PagesApart:
         self,
         budget: int,
         most: int,
-        given: int | None,
+        num_pages: int | None,
         ranks: Ranks | None,
         device: torch.device,
     ) -> PageCounts:
-        """Memory of `budget` bytes for as many full sequences, at most `most`; or for `given` pages
-        of keys and values, and states beside them. Raises as `page_counts`."""
+        """Memory of `budget` bytes for as many full sequences, at most `most`; or for
+        `num_pages` pages of keys and values, and states beside them. Raises as `page_counts`."""
         sequence = self.own * self.page_bytes + self.cross * self.state_bytes
         sequences = min(budget / sequence, most)
         pages, states = int(sequences * self.own), int(sequences * self.cross)
-        if given is not None:
-            left = max(0, budget - given * self.page_bytes)
-            pages, states = given, min(left // self.state_bytes, most * self.cross)
+        if num_pages is not None:
+            left = max(0, budget - num_pages * self.page_bytes)
+            pages, states = num_pages, min(left // self.state_bytes, most * self.cross)
         if ranks is not None:
             pages, states = (ranks.minimum(held, device) for held in (pages, states))
-        if (given is None and pages < self.own) or states < self.cross:
+        if (num_pages is None and pages < self.own) or states < self.cross:
             raise ConfigurationError(
                 f"{budget / GIB:.2f} GiB of KV cache hold {pages} pages of {self.page_bytes} bytes "
                 f"and {states} of {self.state_bytes} bytes for hidden states; one full sequence "
                 f"needs {self.own} and {self.cross}: raise kv_cache_memory_gib, or lower "
-                f"{'num_kv_pages, ' if given is not None else ''}max_model_len or max_encoder_len"
+                f"{'' if num_pages is None else 'num_kv_pages, '}max_model_len or max_encoder_len"
             )
         return PageCounts(pages, states)
 
