@@ -242,7 +242,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
             self._send(failed_output(request_id, error))
 
     def run_once(self) -> None:
-        self._asks.turn()
+        self._asks.ask_overdue()
         for output in self.replica.step():
             self._send(output)
         self.news.note_trial(self.replica.scheduler.intake.trials.mark)

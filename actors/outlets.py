@@ -155,9 +155,9 @@ class Outlets:
     def _plain_to(self, decoder: str) -> Transport:
         if decoder not in self._plain:
             peer = self._links.peer(decoder)
-            here = peer is not None and peer.in_this_process
+            in_this_process = peer is not None and peer.in_this_process
             answer = partial(self._answer, decoder)
-            self._plain[decoder] = transport_to(here, answer, self._device)
+            self._plain[decoder] = transport_to(in_this_process, answer, self._device)
         return self._plain[decoder]
 
 

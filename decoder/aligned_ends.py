@@ -22,7 +22,7 @@ class _InFlight:
 
 
 class AlignedEnds:
-    """Of one replica, in its leader. `catch_up` launches what other ranks were told to."""
+    """Of one replica, in its leader. `catch_up` launches what other ranks do."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class AlignedEnds:
         return len(self._in_flight) + self._outputs.num_unaligned
 
     def begin(self) -> None:
-        """Launches what was asked by requests that have ended. Before the next step is launched:
-        that may give their pages away."""
+        """Launches what was asked by requests that have ended. Before the next step is
+        launched: that may give their pages away."""
         ends = self._outputs.pop_unaligned()
         if not ends:
             return
@@ -68,8 +68,8 @@ class AlignedEnds:
                 self._outputs.send_held(end)
 
     def _fail(self, ends: list[HeldEnd], error: Exception) -> None:
-        """Raises what the device raises if it is of no more use, and RankError where other ranks
-        may have gone on."""
+        """Raises what the device raises if it is of no more use, and RankError where
+        other ranks may have gone on."""
         if self._others.exist:
             raise RankError(f"an alignment failed: {describe(error)}") from error
         for end in ends:
