@@ -127,7 +127,7 @@ class Outlets:
             self._given_up.append((decoder, transport))
 
     def close(self) -> None:
-        """The loop has ended."""
+        """Unmaps all arenas, when the loop has ended."""
         for decoder in list(self._mapped):
             self._unmap(decoder)
 

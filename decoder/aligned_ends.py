@@ -16,7 +16,7 @@ from antiphon.scheduler.request import RequestState
 
 
 @dataclass(frozen=True)
-class _UnderWay:
+class _InFlight:
     ends: list[HeldEnd]
     launched: LaunchedAlignments
 
@@ -33,10 +33,10 @@ class AlignedEnds:
     ) -> None:
         self._runner, self._outputs, self._others = runner, outputs, others
         self._catch_up = catch_up
-        self._under_way: deque[_UnderWay] = deque()  # oldest first
+        self._in_flight: deque[_InFlight] = deque()  # oldest first
 
     def __len__(self) -> int:
-        return len(self._under_way) + self._outputs.num_unaligned
+        return len(self._in_flight) + self._outputs.num_unaligned
 
     def begin(self) -> None:
         """Launches what was asked by requests that have ended. Before the next step is launched:
@@ -50,14 +50,14 @@ class AlignedEnds:
         aligner = self._runner.aligner
         assert aligner is not None, "the scheduler refuses what needs one"
         try:
-            self._under_way.append(_UnderWay(ends, aligner.launch(command.sequences)))
+            self._in_flight.append(_InFlight(ends, aligner.launch(command.sequences)))
         except Exception as error:  # whatever the device raised
             self._fail(ends, error)
 
     def collect(self, wait: bool) -> None:
         """Sends the ends whose alignment is known; with `wait`, all of them."""
-        while self._under_way and (wait or self._under_way[0].launched.ready):
-            one = self._under_way.popleft()
+        while self._in_flight and (wait or self._in_flight[0].launched.ready):
+            one = self._in_flight.popleft()
             try:
                 frames = one.launched.frames()
             except Exception as error:

@@ -135,11 +135,12 @@ def folder_of(
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
+    """Two of its CPUs are for an engine that lives as long as the run: `numbers_over_ray`."""
     processes = RayProcesses()
     for attempts_left in (1, 0):
         try:
             ray.init(
-                num_cpus=4, include_dashboard=False, logging_level="WARNING", log_to_driver=False
+                num_cpus=6, include_dashboard=False, logging_level="WARNING", log_to_driver=False
             )
             break
         except Exception:  # on a busy machine a process of Ray's may come too late for it

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 from antiphon.serve.one_process import OneProcessServer, opener
@@ -15,8 +16,15 @@ SECONDS = 60.0
 class Running:
     """A server that runs in a thread of its own."""
 
-    def __init__(self, models: Mapping[str, str], limits: Limits, **settings: Any) -> None:
-        engine = {"ray": False, "max_num_seqs": 8}
+    def __init__(
+        self,
+        models: Mapping[str, str],
+        limits: Limits,
+        options: Mapping[str, Any],
+        **settings: Any,
+    ) -> None:
+        """`options`: of each engine."""
+        engine = {"ray": False, "max_num_seqs": 8, **options}
         openers = {name: opener(path, engine) for name, path in models.items()}
         self.server = OneProcessServer(ServerSettings(port=0, limits=limits, **settings), openers)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
@@ -48,9 +56,12 @@ class Running:
 
 @contextmanager
 def running_server(
-    models: Mapping[str, str], limits: Limits | None = None, **settings: Any
+    models: Mapping[str, str],
+    limits: Limits | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    **settings: Any,
 ) -> Iterator[Running]:
-    running = Running(models, limits or Limits(), **settings)
+    running = Running(models, limits or Limits(), options, **settings)
     running.start()
     try:
         yield running

@@ -1,5 +1,7 @@
 """Small random checkpoints that read images in a decoder's prompt, saved with transformers."""
 
+import base64
+import io
 import json
 import re
 from collections.abc import Callable
@@ -282,3 +284,9 @@ def _tokenizer(image: str = "<image>") -> PreTrainedTokenizerFast:
 def picture(seed: int, width: int = 40, height: int = 24) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return Image.fromarray(pixels)
+
+
+def data_uri(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

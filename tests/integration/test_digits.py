@@ -1,7 +1,5 @@
 """The shipped TrOCR reads numbers in pictures that training never saw."""
 
-import base64
-import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 from http_server import running_server
 from paths import EXAMPLES
 from PIL import Image
+from tiny_vlms import data_uri
 
 from antiphon import Engine
 from antiphon.examples.trocr_digits.evaluate import accuracy
@@ -38,10 +37,7 @@ def seen(*parts: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def part(picture: Image.Image) -> dict[str, Any]:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    data = base64.b64encode(file.getvalue()).decode()
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    return {"type": "image_url", "image_url": {"url": data_uri(picture)}}
 
 
 def test_a_chat_reads_a_picture(http: httpx.Client) -> None:

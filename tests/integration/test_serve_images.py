@@ -1,23 +1,15 @@
 """Pictures over HTTP, asked by OpenAI's own client. The model's weights are random: its answer is
 the engine's own."""
 
-import base64
-import io
 from typing import Any
 
 import openai
 import pytest
 from http_server import Running
 from PIL import Image
-from tiny_vlms import picture
+from tiny_vlms import data_uri, picture
 
 TEXT = {"type": "text", "text": "w7 w8 w9"}
-
-
-def data_uri(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def part(url: str, **more: Any) -> dict[str, Any]:

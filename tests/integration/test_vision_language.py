@@ -6,17 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from plain_engine import PlainEngine
-from prompt_states import continuation
 from quantized_checkpoints import METHODS, publish
-from tiny_vlms import IMAGE, VLMS, make_vlm, picture
+from tiny_vlms import VLMS, make_vlm, picture
 from transformers import PreTrainedModel
+from vlm_oracle import answer
 
 from antiphon.config.errors import PromptError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.sync_engine import Engine as LocalEngine
-from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.request import Media, Request
@@ -38,28 +36,6 @@ def checkpoint(
 ) -> Checkpoint:
     folder = tmp_path_factory.mktemp(request.param)
     return folder, make_vlm(request.param, folder)
-
-
-def image_inputs(name: str, media: list[Pixels]) -> dict[str, torch.Tensor]:
-    """What transformers' models take."""
-    if not media:
-        return {}
-    shapes = [image.shape.pixels for image in media]
-    values = [torch.from_numpy(image.values.copy()) for image in media]
-    if shapes[0][3] == 3 * 2 * 4 * 4:  # patches
-        grids = torch.tensor([shape[:3] for shape in shapes])
-        return {
-            "pixel_values": torch.cat([value.flatten(0, 2) for value in values]),
-            "image_grid_thw": grids,
-        }
-    if name in ("llava_next", "llava_onevision"):
-        sizes = torch.tensor([image.shape.size for image in media])
-        tiles = torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
-        images = {"pixel_values": tiles, "image_sizes": sizes}
-        if name == "llava_onevision":
-            images["batch_num_images"] = torch.tensor([len(media)])
-        return images
-    return {"pixel_values": torch.cat(values)}
 
 
 class Engine(PlainEngine):
@@ -97,17 +73,6 @@ def prompts() -> list[dict[str, Any]]:
     return made
 
 
-def answer(model: PreTrainedModel, prepared: Prepared) -> tuple[list[int], list[float]]:
-    """Greedy tokens by transformers, and their log-probabilities."""
-    ids = torch.tensor([prepared.prompt_token_ids])
-    media = [Pixels.unpacked(part.payload) for part in prepared.inputs]
-    images = image_inputs(model.config.model_type, media)
-    if "image_grid_thw" in images:
-        images["mm_token_type_ids"] = (ids == IMAGE).int()
-    mask = torch.ones_like(ids)
-    return continuation(model, OUTPUT, input_ids=ids, attention_mask=mask, **images)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -135,7 +100,7 @@ def test_tokens_and_logprobs_equal_transformers(
         assert engine.encoded == distinct
         assert engine.replica.scheduler.counters["prefix_cache_hits"] > 50
     for request, prepared in submitted:
-        tokens, logprobs = answer(checkpoint[1], prepared)
+        tokens, logprobs = answer(checkpoint[1], prepared, OUTPUT)
         end = finished[request.id.number]
         assert end.token_ids == tokens
         own = [token.logprobs[0] for token in end.logprobs]
@@ -188,7 +153,7 @@ def test_a_chat_of_several_turns(checkpoint: Checkpoint) -> None:
     ):
         prepared = inputs.prepare(asked, SamplingParams())
         assert got.prompt_token_ids == prepared.prompt_token_ids
-        assert got.outputs[0].token_ids == answer(model, prepared)[0]
+        assert got.outputs[0].token_ids == answer(model, prepared, OUTPUT)[0]
 
 
 @pytest.mark.slow
@@ -203,7 +168,7 @@ def test_images_through_ray(tmp_path: Path) -> None:
         assert engine.stats()["encodes"] == len(SIZES)
     for prompt, output in zip(prompts(), outputs, strict=True):
         prepared = inputs.prepare(prompt, SamplingParams())
-        assert output.outputs[0].token_ids == answer(model, prepared)[0]
+        assert output.outputs[0].token_ids == answer(model, prepared, OUTPUT)[0]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +186,7 @@ def test_quantised_weights(name: str, method: str, kept_out: Any, tmp_path: Path
     asked = [engine.ask(prompt) for prompt in prompts()]
     finished = engine.run()
     for request, prepared in asked:
-        tokens, logprobs = answer(model, prepared)
+        tokens, logprobs = answer(model, prepared, OUTPUT)
         end = finished[request.id.number]
         assert list(end.token_ids) == tokens
         found = [token.logprobs[0] for token in end.logprobs]
