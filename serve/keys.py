@@ -43,7 +43,7 @@ def read_keys(path: Path) -> tuple[str, ...]:
     Raises ConfigurationError for a file that cannot be read or holds none.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot read the API keys: {error}") from None
     keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
