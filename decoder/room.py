@@ -22,7 +22,7 @@ from antiphon.runtime.device import Target
 from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.limits import encode_budget
 
-GIB = 1 << 30
+GIB, MIB = 1 << 30, 1 << 20
 CPU_CACHE_GIB = 4.0
 INPUTS_AHEAD = 16  # full inputs in the arena of a decoder that attends to several
 PROMPT_STEPS = 4  # of prompts, whose hidden states may be asked for ahead
@@ -49,9 +49,11 @@ def page_counts(
     that content stays cached; or as many as fit on the rank with the least room.
 
     `part`: of this rank, by default the whole half. Raises ConfigurationError, on all
-    ranks, if memory does not hold one full sequence.
+    ranks, if memory does not hold one full sequence, or `num_kv_pages` not even the
+    shortest one.
     """
     decoder = config.decoder
+    check_num_pages(model, config)
     if decoder.num_kv_pages is not None and not decoder.attends_to_states:
         return PageCounts(decoder.num_kv_pages)
     budget, page_bytes = _budget(config, target.device), bytes_per_page(model, config, target, part)
@@ -68,7 +70,7 @@ def page_counts(
     pages = held if ranks is None else ranks.minimum(held, target.device)
     if pages < per_sequence:
         raise ConfigurationError(
-            f"{budget / GIB:.2f} GiB of KV cache hold {budget // page_bytes} pages of "
+            f"{_in_words(budget)} of KV cache hold {budget // page_bytes} pages of "
             f"{page_bytes} bytes{_elsewhere(pages, held)}; one full sequence needs {per_sequence}: "
             f"raise kv_cache_memory_gib, or lower max_model_len or max_encoder_len"
         )
@@ -105,7 +107,7 @@ class _PagesApart:
             pages, states = (ranks.minimum(held, device) for held in (pages, states))
         if (num_pages is None and pages < self.own) or states < self.cross:
             raise ConfigurationError(
-                f"{budget / GIB:.2f} GiB of KV cache hold {pages} pages of {self.page_bytes} bytes "
+                f"{_in_words(budget)} of KV cache hold {pages} pages of {self.page_bytes} bytes "
                 f"and {states} of {self.state_bytes} bytes for hidden states; one full sequence "
                 f"needs {self.own} and {self.cross}: raise kv_cache_memory_gib, or lower "
                 f"{'' if num_pages is None else 'num_kv_pages, '}max_model_len or max_encoder_len"
@@ -155,6 +157,11 @@ def bytes_per_page(
     return KVPool.bytes_per_page(
         layers, options.kv_page_size, kv_heads, half.head_dim, dtype
     ) + QueryPages.bytes_per_page(options.kv_page_size, queries, half.head_dim, target.dtype)
+
+
+def _in_words(num_bytes: int) -> str:
+    gib = num_bytes / GIB
+    return f"{gib:.2f} GiB" if gib >= 0.01 else f"{num_bytes / MIB:.3g} MiB"
 
 
 def _elsewhere(pages: int, own: int) -> str:
@@ -229,6 +236,21 @@ def make_pool(
         sizes = (counts.states, pool.page_size, width)
         pool.states = StatePages(*sizes, pool.dtype, target.device, state_factor)
     return pool
+
+
+def check_num_pages(model: ModelConfig, config: EngineConfig) -> None:
+    """Raises ConfigurationError if `num_kv_pages` are fewer than any request needs: one token of a
+    prompt, one behind it, and a window where all inputs are equally long."""
+    num_pages, page_size = config.decoder.num_kv_pages, config.decoder.kv_page_size
+    equal_windows = model.encoder is not None and model.encoder.equal_windows
+    cross = model.max_cross_len if equal_windows and not config.decoder.attends_to_states else 0
+    least = ceil_div(2, page_size) + ceil_div(cross, page_size)
+    if num_pages is not None and num_pages < least:
+        window = f" ({cross} encoder tokens, {page_size} to a page)" if cross else ""
+        raise ConfigurationError(
+            f"num_kv_pages={num_pages} are too few for any request: the shortest needs "
+            f"{least}{window}: raise num_kv_pages"
+        )
 
 
 def check_room(model: ModelConfig, config: EngineConfig, part: Part | None = None) -> None:

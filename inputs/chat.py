@@ -26,8 +26,10 @@ def load_template(folder: Path, tokenizer: Any) -> str | None:
     if (template := tokenizer.chat_template) is not None:
         return template["default"] if isinstance(template, Mapping) else str(template)
     file = folder / OLDER_FILE
+    if not file.exists():
+        return None
     try:
-        return str(json.loads(file.read_text())["chat_template"]) if file.exists() else None
+        return str(json.loads(file.read_text("utf-8-sig"))["chat_template"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"cannot read {file}: {describe(error)}") from error
 
