@@ -39,8 +39,8 @@ from antiphon.inputs.audio.forms import load_audio
 FLOAT, INT = {"type": "float"}, {"type": "int"}
 FULL = "full precision"
 OWN = ("int8", "fp8")  # the engine's, of plain weights
-# Of what a CPU has no product for: the numbers are the same where they are multiplied out once.
-MULTIPLIED_OUT = ("fp8", "w8a16", "8 bits", "nf4", "float8", "int8 (")
+# Weights that a CPU has no product for: once multiplied out, the numbers are the same.
+MULTIPLIED_OUT = ("fp8 weights", "w8a16", "8 bits", "nf4", "float8", "int8 (")
 # Of `packed_writers`, by what they are called here.
 PACKED = {
     "gptq, 4 bits": "gptq",

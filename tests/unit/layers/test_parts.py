@@ -14,6 +14,7 @@ from antiphon.config.parallel import Parallel
 from antiphon.decoder.models import build
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.layers.checkpoint import Checkpoint
+from antiphon.layers.embeddings import OutputHead
 from antiphon.layers.random_weights import fill_randomly
 from antiphon.layers.shard import Part, Shard, Span, check_parallel
 from antiphon.layers.weights import check_unused, load_part
@@ -159,3 +160,15 @@ def test_more_ranks_than_there_is_to_share_are_refused(
     with pytest.raises(ConfigurationError, match=message):
         check_parallel(half, parallel)
     check_parallel(half, Parallel(3, 3))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 8, 9])
+def test_logits_of_few_rows_are_those_of_many(rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = OutputHead(16, 51, Shard(), None)
+    head.weight.data.copy_(torch.randn(51, 16, generator=generator))
+    hidden = torch.randn(rows, 16, generator=generator)
+    logits = head(hidden)
+    assert logits.shape == (rows, 51)
+    assert logits.stride(1) == 1
+    torch.testing.assert_close(logits, hidden @ head.weight.t())
