@@ -17,7 +17,7 @@ from antiphon.runtime.device import Target
 
 HALF_PRECISION = (torch.float16, torch.bfloat16)
 FEWEST_OUTPUTS = 64  # of a program of the kernel
-FEW_ROWS = 128  # up to which programs share sums: they would be too few otherwise
+TALLEST_TILE = 128  # rows; up to as many, programs share sums: they would be too few otherwise
 SHARES, BLOCKS_OF_SHARE = (1, 2, 4, 8, 16), 4  # programs of one sum; the least blocks of each
 MOST_FEW_ROWS = 64  # above, tensor cores are busy enough with weights that were multiplied out
 PROGRAMS = 2  # of each multiprocessor, at least
@@ -161,11 +161,11 @@ def tile_of(
     rows: int, outputs: int, blocks: int, device: torch.device
 ) -> tuple[int, int, int, int, int]:
     """How the kernel is launched, as a `Tile`."""
-    height = next((size for size in (16, 32, 64) if rows <= size), FEW_ROWS)
-    width, warps = (FEWEST_OUTPUTS, 4) if height < FEW_ROWS else (128, 8)
+    height = next((size for size in (16, 32, 64) if rows <= size), TALLEST_TILE)
+    width, warps = (FEWEST_OUTPUTS, 4) if height < TALLEST_TILE else (128, 8)
     tiles = ceil_div(rows, height) * ceil_div(outputs, width)
     splits = 1
-    if rows <= FEW_ROWS:
+    if rows <= TALLEST_TILE:
         possible = [count for count in SHARES if count == 1 or count * BLOCKS_OF_SHARE <= blocks]
         enough = [count for count in possible if tiles * count >= PROGRAMS * _processors(device)]
         splits = min(enough, default=max(possible))

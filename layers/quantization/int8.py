@@ -17,7 +17,7 @@ from antiphon.layers.quantization.dequantized import input_codes
 from antiphon.layers.quantization.quantized_weight import QuantizedWeight
 from antiphon.layers.quantization.rows import QuantizedRows, row_scales
 
-FEW_ROWS = 64  # up to which torch's operator for int8 weights beats multiplying them out
+MOST_PACKED_ROWS = 64  # up to which torch's operator for int8 weights beats multiplying them out
 SCALAR_ROWS = 2  # up to which torch's integer product is quick on every CPU
 
 
@@ -104,7 +104,7 @@ class Int8WeightOnlyOnCPU(Int8WeightOnly):
     def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
         rows, scale = as_tensor(x), layer.weight_scale
         assert scale is not None
-        if len(rows) > FEW_ROWS:
+        if len(rows) > MOST_PACKED_ROWS:
             return super().product(layer, rows)
         product = torch._weight_int8pack_mm(rows.contiguous(), layer.weight, scale.flatten())
         return product if layer.bias is None else product + layer.bias

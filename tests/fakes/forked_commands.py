@@ -80,9 +80,11 @@ class Running:
     _arguments: tuple[str, ...]
     _imported: tuple[str, ...]
     _streams: list[IO[bytes]]
+    is_completed: bool = False
 
     def completed(self) -> subprocess.CompletedProcess[str]:
         """Waits for its end."""
+        self.is_completed = True
         code = _answer(self._imported)
         texts = []
         for stream in self._streams[1:]:
@@ -95,14 +97,20 @@ class Running:
 def started(
     program: str, *arguments: str, stdin: bytes = b"", imported: tuple[str, ...] = COMMANDS
 ) -> Iterator[Running]:
-    """As `python -c program arguments`, but for modules `imported` before it begins."""
+    """As `python -c program arguments`, but for modules `imported` before it begins. One that is
+    not completed in the block, for one because that raises, is killed."""
     command = json.dumps([program, ["-c", *arguments], os.getcwd(), dict(os.environ)]).encode()
     with ExitStack() as stack:
         streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
         streams[0].write(stdin)
         streams[0].seek(0)
         socket.send_fds(_server(imported), [command], [stream.fileno() for stream in streams])
-        yield Running(_answer(imported), arguments, imported, streams)
+        running = Running(_answer(imported), arguments, imported, streams)
+        try:
+            yield running
+        finally:
+            if not running.is_completed:
+                _end(imported)  # its code would be taken for the next command's answer
 
 
 def run(
@@ -122,7 +130,7 @@ def _answer(imported: tuple[str, ...]) -> int:
 
 
 def _end(imported: tuple[str, ...]) -> None:
-    """Kills the server that hangs, with its child."""
+    """Kills the server with its child, which hangs or is not waited for."""
     _server(imported)
     os.killpg(PROCESSES.pop(imported).pid, signal.SIGKILL)
     _server.cache_clear()

@@ -113,7 +113,7 @@ def test_loops_that_hang_are_ended(t5_folder: Path) -> None:
     run(t5_folder, scenario, hang_timeout=2.0)
 
 
-@pytest.mark.slow  # fast: with played workers
+@pytest.mark.slow  # fast: test_without_any_worker_that_will_come_requests_fail_at_once, played
 def test_an_engine_whose_worker_may_not_restart_ends_at_once_for_all(t5_folder: Path) -> None:
     async def scenario(engine: AsyncEngine) -> None:
         calls = [asyncio.create_task(engine.generate(prompt, LONGEST)) for prompt in PROMPTS]

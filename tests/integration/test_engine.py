@@ -279,7 +279,7 @@ def test_many_async_callers_and_cancellation(t5_folder: Path, encoders: int) -> 
     asyncio.run(run())
 
 
-@pytest.mark.slow  # fast: test_attach.py
+@pytest.mark.slow  # fast, of one engine: test_another_process_shares_the_workers_until_...
 def test_two_engines_in_one_cluster_and_no_actor_left_behind(
     t5: Engine, whisper: Engine, t5_folder: Path
 ) -> None:
@@ -295,7 +295,7 @@ def test_two_engines_in_one_cluster_and_no_actor_left_behind(
         workers.generate("in words: 3")
 
 
-@pytest.mark.slow  # fast: without Ray, and of another process (test_attach.py)
+@pytest.mark.slow  # fast: without Ray, test_a_call_behind_the_loops_end_is_refused
 def test_open_requests_end_when_the_engine_closes(t5_folder: Path) -> None:
     async def run() -> None:
         engine = await AsyncEngine(str(t5_folder)).start()

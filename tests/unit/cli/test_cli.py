@@ -125,7 +125,7 @@ def test_generate_from_standard_input(t5_folder: Path) -> None:
     assert done.returncode == 0
 
 
-@pytest.mark.slow  # fast: by a program that attaches, test_attach.py
+@pytest.mark.slow  # no fast one of the command; test_attach.py joins by address in a program
 def test_joining_a_running_cluster(
     t5_folder: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
