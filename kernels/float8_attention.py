@@ -14,12 +14,18 @@ import torch
 import triton
 import triton.language as tl
 
-from antiphon.kernels.formats import FLOAT8, FLOAT8_MAX, SMALLEST_SCALE
+from antiphon.kernels.formats import (
+    FLOAT8,
+    FLOAT8_BLOCK,
+    FLOAT8_MAX,
+    FLOAT8_WEIGHTS,
+    SMALLEST_SCALE,
+)
 
-BLOCK = 64  # tokens that share a scale: a tile of queries, or of keys
+BLOCK = FLOAT8_BLOCK  # a tile of queries, or of keys
 LOG2_E = tl.constexpr(1.4426950408889634)
 LARGEST, SMALLEST = tl.constexpr(FLOAT8_MAX), tl.constexpr(SMALLEST_SCALE)
-WEIGHTS = tl.constexpr(256.0)  # what weights of at most 1 are multiplied by; at most 448
+WEIGHTS = tl.constexpr(FLOAT8_WEIGHTS)
 LEAST = 32  # features of a product: the tensor cores' least in float8
 
 

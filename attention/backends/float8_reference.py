@@ -4,17 +4,20 @@ attention without float8, and shows what float8 costs in accuracy."""
 import torch
 from torch.nn import functional as F
 
-from antiphon.kernels.formats import FLOAT8, FLOAT8_MAX, SMALLEST_SCALE
-
-BLOCK = 64  # tokens that share a scale
-WEIGHTS = 256.0  # times their value, weights of a softmax are rounded
+from antiphon.kernels.formats import (
+    FLOAT8,
+    FLOAT8_BLOCK,
+    FLOAT8_MAX,
+    FLOAT8_WEIGHTS,
+    SMALLEST_SCALE,
+)
 
 
 def rounded(x: torch.Tensor) -> torch.Tensor:
     """[sequences, heads, tokens, head_dim] as float8 holds it with a scale for each block of
     tokens and head; float32."""
     tokens = x.shape[2]
-    blocks = F.pad(x.float(), (0, 0, 0, -tokens % BLOCK)).unflatten(2, (-1, BLOCK))
+    blocks = F.pad(x.float(), (0, 0, 0, -tokens % FLOAT8_BLOCK)).unflatten(2, (-1, FLOAT8_BLOCK))
     scale = (blocks.abs().amax((3, 4), keepdim=True) / FLOAT8_MAX).clamp_min(SMALLEST_SCALE)
     scaled = (blocks / scale).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(FLOAT8).float()
     return (scaled * scale).flatten(2, 3)[:, :, :tokens]
@@ -34,5 +37,5 @@ def attend(
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     weights = (scores - scores.amax(-1, keepdim=True)).exp()
-    attended = (weights * WEIGHTS).to(FLOAT8).float() / WEIGHTS @ v
+    attended = (weights * FLOAT8_WEIGHTS).to(FLOAT8).float() / FLOAT8_WEIGHTS @ v
     return (attended / weights.sum(-1, keepdim=True)).to(dtype)
