@@ -45,12 +45,7 @@ from antiphon.kv.transports.mapped import ArenaExport
 from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.outputs import StepOutput, failed_output
-from antiphon.scheduler.request import (
-    Incarnation,
-    Request,
-    RequestId,
-    RequestState,
-)
+from antiphon.scheduler.request import Incarnation, Request, RequestId, RequestState
 from antiphon.scheduler.sketch import sketch
 
 logger = logging.getLogger(__name__)
@@ -88,6 +83,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
             "device": str(runner.device),
             "dtype": str(runner.target.dtype),
             "kv_pages": runner.pool.num_pages,
+            "hidden_state_pages": runner.pool.num_state_pages,
             "graphs": None if runner.graphs is None else runner.graphs.report,
         }
 
@@ -97,8 +93,8 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
         load = scheduler.load()
         for name in ("tokens", "slots", "senders", "trial"):  # no counters: they have no sum
             del load[name]
-        kinds = {f"kv_pages_{kind}": n for kind, n in scheduler.pages.num_by_kind.items()}
-        return {**scheduler.counters, **self.replica.runner.eager_steps, **load, **kinds}
+        memory = {**scheduler.pages.counters, **self._places.counters}
+        return {**scheduler.counters, **self.replica.runner.eager_steps, **load, **memory}
 
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in sequences."""
@@ -246,7 +242,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
             self._send(failed_output(request_id, error))
 
     def run_once(self) -> None:
-        self._asks.turn()
+        self._asks.ask_overdue()
         for output in self.replica.step():
             self._send(output)
         self.news.note_trial(self.replica.scheduler.intake.trials.mark)

@@ -1,12 +1,14 @@
 """What `antiphon info` says of the ranks of a model's halves."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Self
 
 from antiphon.actors.placement import colocates, has_several_ranks
 from antiphon.config.options import EngineConfig
 from antiphon.config.parallel import Parallel
-from antiphon.engine.rank_shares import RankShare, rank_shares
+from antiphon.decoder.room import PageCounts
+from antiphon.engine.rank_shares import CacheShare, RankShare, pages_of_ranks, rank_shares
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.layers.shard import Shard, check_parallel
 from antiphon.runtime.device import Target
@@ -39,14 +41,33 @@ class Layout:
             return Shard()
         return Shard(Ranks.imagined(parallel, 0).tensor)
 
-    def lines(self, model: ModelConfig, config: EngineConfig, target: Target) -> list[str]:
-        """The layout, and of several ranks each one's share."""
+    def pages(self, model: ModelConfig, config: EngineConfig, target: Target) -> PageCounts | None:
+        """Of a decoder's cache; None without one, and where it isn't known how many there will be.
+        Raises ConfigurationError where they are too few."""
+        if "decoder" not in self.ranks:
+            return None
+        return pages_of_ranks(model, config, target, self.ranks["decoder"])
+
+    def lines(
+        self,
+        model: ModelConfig,
+        config: EngineConfig,
+        target: Target,
+        pages: PageCounts | None,
+        shows_cache: bool,
+    ) -> list[str]:
+        """The layout, and of several ranks each one's share; with `pages` of their cache, unless
+        there can be none."""
         lines = [f"  layout: {self._sentence(config)}"]
         if len(self.ranks) > 1:
             lines.append(f"  hidden states: {self._handoff(config, target)}")
+        shares: Iterable[RankShare] = rank_shares(model, config, target, self.ranks)
+        if not shows_cache:
+            shares = [replace(share, cache=None) for share in shares]
         if has_several_ranks(config):
-            lines += map(_share_line, rank_shares(model, config, target, self.ranks))
-        return lines
+            return lines + [line for share in shares for line in _share_lines(share, pages)]
+        caches = [share.cache for share in shares if share.cache is not None]
+        return lines + [f"  cache: {_cache(cache, pages)}" for cache in caches]
 
     def _handoff(self, config: EngineConfig, target: Target) -> str:
         """How they come to the decoder: see `kv/transports`."""
@@ -77,7 +98,7 @@ class Layout:
         return sentence
 
 
-def _share_line(share: RankShare) -> str:
+def _share_lines(share: RankShare, pages: PageCounts | None) -> Iterator[str]:
     parts = [
         f"layers {share.first_layer} to {share.last_layer}",
         f"{share.heads} heads",
@@ -87,6 +108,23 @@ def _share_line(share: RankShare) -> str:
     if share.words:
         parts.append(f"{share.words} words")
     parts.append(f"{share.weight_bytes / MIB:.1f} MiB of weights")
-    if share.page_bytes:
-        parts.append(f"{share.page_bytes / KIB:.1f} KiB a KV page")
-    return f"    {share.half} rank {share.rank}: {', '.join(parts)}"
+    yield f"    {share.half} rank {share.rank}: {', '.join(parts)}"
+    if share.cache is not None:
+        yield f"      cache: {_cache(share.cache, pages)}"
+
+
+def _cache(share: CacheShare, pages: PageCounts | None) -> str:
+    """`pages`: None where it isn't known how many there will be."""
+    parts = [_pages("KV pages", share.page_bytes, None if pages is None else pages.kv)]
+    if share.state_page_bytes:
+        count = None if pages is None else pages.states
+        parts.append(_pages("pages of hidden states", share.state_page_bytes, count))
+    if share.arena_tokens:
+        size = share.arena_bytes / MIB
+        parts.append(f"room for {share.arena_tokens} tokens from encoders ({size:.1f} MiB)")
+    return ", ".join(parts)
+
+
+def _pages(kind: str, page_bytes: int, count: int | None) -> str:
+    each = f"{kind} of {page_bytes / KIB:.1f} KiB"
+    return each if count is None else f"{count} {each} ({count * page_bytes / MIB:.1f} MiB)"

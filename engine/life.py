@@ -16,19 +16,16 @@ from concurrent.futures import Future
 from typing import Any, Never, ParamSpec, Self, TypeVar
 
 from antiphon.actors.workers import Workers
-from antiphon.attention.specs import check_cross_attention
 from antiphon.config.errors import EngineDeadError, describe
-from antiphon.config.options import EngineConfig, resolve
-from antiphon.decoder.room import check_room_of_ranks
+from antiphon.config.options import EngineConfig
+from antiphon.engine.checked import checked
 from antiphon.engine.preparation import Preparation
 from antiphon.engine.requests import OpenRequests
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.families.draft import looks_up, with_draft
-from antiphon.families.fitted import fitted
+from antiphon.families.draft import looks_up
 from antiphon.inputs.encoder_inputs import EncoderInputs
 from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.processor import InputProcessor
-from antiphon.layers.shard import check_parallel
 from antiphon.runtime.forks import COPIED, REMEDY
 from antiphon.runtime.threads import DaemonThreads
 
@@ -45,19 +42,7 @@ class EngineLife:
     """What `AsyncEngine` does beside answering calls."""
 
     def __init__(self, model: str, **options: Any) -> None:
-        config = resolve(model, options)
-        model_config = ModelConfig.load(config.model)
-        config = fitted(model_config, config)
-        model_config = with_draft(model_config, config)
-        layout = config.layout(config.workers.placement == "colocated")
-        for half in filter(None, (model_config.encoder, model_config.decoder_half)):
-            check_parallel(half, layout[half.side])
-        if model_config.decoder_half is not None:
-            check_cross_attention(model_config.decoder_half, config.decoder)
-        # Only workers know the free memory of other devices; an encoder alone has no pages.
-        if config.model.device == "cpu" and model_config.decoder_half is not None:
-            check_room_of_ranks(model_config, config)
-        self._make(config, model_config)
+        self._make(*checked(model, options))
 
     @classmethod
     async def attach(cls, name: str, *, address: str | None = None) -> Self:
@@ -131,6 +116,8 @@ class EngineLife:
         if decoder := info.get("decoder"):
             page_size = self.config.decoder.kv_page_size
             parts.append(f"{decoder['kv_pages']} KV pages of {page_size} tokens")
+            if states := decoder["hidden_state_pages"]:
+                parts.append(f"{states} pages of hidden states")
             parts.append("CUDA graphs" if decoder["graphs"] else "no CUDA graphs")
         return ", ".join([*parts, info["placement"]])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import nn
@@ -10,7 +11,13 @@ from antiphon.config.errors import CheckpointError
 from antiphon.config.options import EngineConfig
 from antiphon.config.parallel import Parallel
 from antiphon.decoder import models as decoders
-from antiphon.decoder.room import bytes_per_page
+from antiphon.decoder.room import (
+    PageCounts,
+    arena_tokens,
+    bytes_per_page,
+    page_counts,
+    state_page_bytes,
+)
 from antiphon.encoder import models as encoders
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import Half, HeadTensors
@@ -22,11 +29,35 @@ from antiphon.runtime.device import Target
 
 
 @dataclass(frozen=True)
+class CacheShare:
+    """Of one rank of a decoder. Bytes of a page of its keys and values, and of a page of hidden
+    states (0: cross-attention reads keys and values); and its arena, where hidden states arrive:
+    tokens and bytes."""
+
+    page_bytes: int
+    state_page_bytes: int
+    arena_tokens: int
+    arena_bytes: int
+
+    @classmethod
+    def of(cls, model: ModelConfig, config: EngineConfig, target: Target, part: Part) -> Self:
+        states = config.decoder.attends_to_states
+        tokens = arena_tokens(model, config.scheduler)
+        width = (model.encoder or model.decoder).output_size
+        return cls(
+            bytes_per_page(model, config, target, part),
+            state_page_bytes(model, config, target) if states else 0,
+            tokens,
+            tokens * width * target.dtype.itemsize,
+        )
+
+
+@dataclass(frozen=True)
 class RankShare:
     """Of one rank of `half`: layers `first_layer` to `last_layer`, from 0; query heads, heads of
     keys and values, inner features of each layer, words of the vocabulary (0: neither embedding nor
-    head here), bytes of its weights as the checkpoint stores them, and of a page of its keys and
-    values (0: an encoder has none)."""
+    head here), bytes of its weights as the checkpoint stores them, and its cache (None: an encoder
+    has none)."""
 
     half: str
     rank: int
@@ -37,7 +68,21 @@ class RankShare:
     features: int
     words: int
     weight_bytes: int
-    page_bytes: int
+    cache: CacheShare | None
+
+
+def pages_of_ranks(
+    model: ModelConfig, config: EngineConfig, target: Target, parallel: Parallel
+) -> PageCounts | None:
+    """Pages on each rank of a decoder, as many on all of them. None where they depend on what is
+    free on GPUs once weights are loaded. Raises ConfigurationError as `page_counts`."""
+    options = config.decoder
+    is_given = options.num_kv_pages is not None and not options.attends_to_states
+    if target.device.type == "cuda" and options.kv_cache_memory_gib is None and not is_given:
+        return None
+    parts = Part.all_of(parallel, model.decoder.num_layers)
+    counts = [page_counts(model, config, target, part) for part in parts]
+    return PageCounts(min(count.kv for count in counts), min(count.states for count in counts))
 
 
 def rank_shares(
@@ -54,12 +99,9 @@ def _share(
     model: ModelConfig, config: EngineConfig, target: Target, half: Half, rank: int, part: Part
 ) -> RankShare:
     heads = part.shard.heads_of(half)
-    is_decoder = half.side == "decoder"
-    page_bytes = bytes_per_page(model, config, target, part) if is_decoder else 0
-    with torch.device("meta"):
-        module: nn.Module = (
-            decoders.build(half, _head(model), part) if is_decoder else encoders.build(half, part)
-        )
+    module, cache = _module(model, config, half, part), None
+    if half.side == "decoder":
+        cache = CacheShare.of(model, config, target, part)
     return RankShare(
         half.side,
         rank,
@@ -70,8 +112,20 @@ def _share(
         part.shard.features(half.ffn_size).count,
         _words(half, part, part.shard),
         _weight_bytes(model, target, half, part, module),
-        page_bytes,
+        cache,
     )
+
+
+def _module(model: ModelConfig, config: EngineConfig, half: Half, part: Part) -> nn.Module:
+    """Without memory, as it is once its weights are loaded."""
+    with torch.device("meta"):
+        if half.side == "encoder":
+            return encoders.build(half, part)
+        decoder = decoders.build(half, _head(model), part)
+        if config.decoder.attends_to_states:
+            for attention in decoder.cross_attentions:
+                attention.absorb()
+        return decoder
 
 
 def _weight_bytes(

@@ -76,6 +76,20 @@ class PagePool:
         return {"self": own, "cross": cross, "cached": cached, "free": free}
 
     @property
+    def counters(self) -> dict[str, int]:
+        """For people: pages in all, those available, and by kind; of hidden states as well where
+        these have pages of their own. From any thread."""
+        counts = {"kv_pages": self.num_pages, "kv_pages_available": self.num_available}
+        counts |= {f"kv_pages_{kind}": count for kind, count in self.num_by_kind.items()}
+        if self._cross is None:
+            return counts
+        states, kinds = self._cross, self._cross.num_by_kind
+        counts["hidden_state_pages"] = states.num_pages
+        counts["hidden_state_pages_available"] = states.num_available
+        counts["hidden_state_pages_used"] = kinds["cross"]
+        return counts | {f"hidden_state_pages_{kind}": kinds[kind] for kind in ("cached", "free")}
+
+    @property
     def keys(self) -> list[str]:
         """Of all keyed pages, in use or not. From any thread."""
         return list(self._by_key)

@@ -38,6 +38,11 @@ class KVPool:
         self.states: StatePages | None = None
 
     @property
+    def num_state_pages(self) -> int:
+        """Of hidden states; 0 where cross-attention reads keys and values."""
+        return 0 if self.states is None else self.states.num_pages
+
+    @property
     def cross_scratch_page(self) -> int:
         """As `scratch_page`, among the pages that cross-attention reads."""
         return self.scratch_page if self.states is None else self.states.scratch_page

@@ -142,7 +142,8 @@ class Scheduler:
 
     def detach(self, frontend: str) -> None:
         """A frontend is gone: nobody waits for its requests."""
-        for request in [each for each in self.requests.values() if each.id.frontend == frontend]:
+        own = [request for request in self.requests.values() if request.id.frontend == frontend]
+        for request in own:
             self._remove(request, RequestState.CANCELLED)
         self.outputs.forget(frontend)
 
@@ -155,15 +156,13 @@ class Scheduler:
             "senders": len({name.frontend for name in list(self.requests)}),
             "trial": self.intake.trials.mark,
             "running": len(self.batch),
-            "kv_pages": self.pages.num_pages,
-            "kv_pages_available": self.pages.num_available,
         }
 
     # ------------------------------------------------------------------ encoder work
 
     def next_encodes(self) -> list[EncodeCommand]:
         """Encoder work to ask for now, in the order of the waiting requests, within the budget."""
-        self.late.turn()
+        self.late.begin_ready()
         return self.intake.next_encodes()
 
     def encoded(self, key: str, is_written: bool = False) -> None:

@@ -10,6 +10,7 @@ from antiphon.serve.service import Service
 NOTING_SECONDS = 5.0
 STATS_SECONDS = 2.0  # for busy workers to answer
 OF_DECODERS = ("open", "running", "kv_pages", "kv_pages_available")
+OF_HIDDEN_STATES = ("hidden_state_pages", "hidden_state_pages_available")  # where they have pages
 
 
 async def counters_of(engine: AsyncEngine) -> dict[str, int]:
@@ -63,9 +64,9 @@ def _pools(engine: AsyncEngine, counters: dict[str, int]) -> dict[str, dict[str,
     encoders = [state.name for state in taking if state.role == "encoder"]
     decoders = [state.name for state in taking if state.role == "decoder"]
     waiting = sum(router.load_of(name) for name in encoders)
+    of_decoders = {name: counters.get(name, 0) for name in OF_DECODERS}
+    of_states = {name: counters[name] for name in OF_HIDDEN_STATES if name in counters}
     return {
         "encoder": {"workers": len(encoders), "waiting_tokens": round(waiting)},
-        "decoder": {
-            "workers": len(decoders), **{name: counters.get(name, 0) for name in OF_DECODERS}
-        },
-    }  # fmt: skip
+        "decoder": {"workers": len(decoders), **of_decoders, **of_states},
+    }

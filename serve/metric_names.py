@@ -85,6 +85,13 @@ RUNNING = _gauge("num_requests_running", "requests in decoders' batches")
 WAITING = _gauge("num_requests_waiting", "requests that wait for encoders or for a place")
 PAGES_IN_USE = _gauge("kv_cache_usage_perc", "share of KV pages that is in use; 1 is all")
 PAGES = _gauge("kv_pages", "KV pages: self, cross, cached or free", "kind")
+STATE_PAGES_IN_USE = _gauge(
+    "hidden_state_cache_usage_perc", "share of pages of hidden states that is in use; 1 is all"
+)
+STATE_PAGES = _gauge(
+    "hidden_state_pages", "pages of hidden states, where cross-attention reads these: used, cached "
+    "or free", "kind",
+)  # fmt: skip
 ENCODER_TOKENS = _gauge("encoder_open_tokens", "tokens that encoders have to encode")
 ENGINE = _gauge("engine", "all counters of the workers by name", "counter")
 ENCODER_BATCHES = _counter("encoder_batches", "batches of up to `size` inputs", "size")
@@ -112,6 +119,7 @@ METRICS = (
     HTTP_REQUESTS, HTTP_SECONDS, HTTP_OPEN, SESSIONS_OPEN, TURNED_AWAY, AUDIO_SECONDS, RTFX,
     SUCCESS, ERRORS, PROMPT_TOKENS, GENERATION_TOKENS,
     FIRST_TOKEN, PER_TOKEN, LATENCY, ENCODE, QUEUE, DECODE,
-    RUNNING, WAITING, PAGES_IN_USE, PAGES, ENCODER_TOKENS, ENGINE, ENCODER_BATCHES,
+    RUNNING, WAITING, PAGES_IN_USE, PAGES, STATE_PAGES_IN_USE, STATE_PAGES,
+    ENCODER_TOKENS, ENGINE, ENCODER_BATCHES,
     *(metric for metric, _ in FROM_WORKERS.values()),
 )  # fmt: skip

@@ -124,6 +124,12 @@ class Metrics:
             self._set(names.PAGES_IN_USE, used, model)
         for kind in ("self", "cross", "cached", "free"):
             self._set(names.PAGES, counters.get(f"kv_pages_{kind}", 0), model, kind)
+        if states := counters.get("hidden_state_pages", 0):
+            used = 1 - counters.get("hidden_state_pages_available", 0) / states
+            self._set(names.STATE_PAGES_IN_USE, used, model)
+            for kind in ("used", "cached", "free"):
+                count = counters.get(f"hidden_state_pages_{kind}", 0)
+                self._set(names.STATE_PAGES, count, model, kind)
 
     def _passed(self, key: tuple[str, ...], total: float) -> float:
         """By how much a sum has grown. One that fell lacks a worker that is gone: what others have

@@ -1,12 +1,13 @@
 """What an engine tells of its requests: times in their order, each end once, workers' counters."""
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from antiphon import AsyncEngine, SamplingParams
+from antiphon import AsyncEngine, Engine, SamplingParams
 from antiphon.config.errors import RequestExpired
 from antiphon.engine.ends import failure_of
 
@@ -42,3 +43,19 @@ def test_ends_times_and_counters(t5_folder: Path) -> None:
     kinds = ("self", "cross", "cached", "free")
     assert sum(stats[f"kv_pages_{kind}"] for kind in kinds) == stats["kv_pages"]
     assert stats["kv_pages_cached"] > 0
+    assert "hidden_state_pages" not in stats
+
+
+def test_pages_of_hidden_states(t5_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are counted apart, and logged when the engine is ready. An input stays cached."""
+    caplog.set_level(logging.INFO, "antiphon.engine.life")
+    with Engine(str(t5_folder), ray=False, max_num_seqs=2, cross_attention="latent") as engine:
+        before = engine.stats()
+        engine.generate(["in words: 7", "in words: 42", "in words: 7"])
+        after = engine.stats()
+    pages, kinds = after["hidden_state_pages"], ("used", "cached", "free")
+    assert f" KV pages of 16 tokens, {pages} pages of hidden states, " in caplog.text
+    assert [before[f"hidden_state_pages_{kind}"] for kind in kinds] == [0, 0, pages]
+    assert [after[f"hidden_state_pages_{kind}"] for kind in kinds] == [0, 2, pages - 2]
+    assert after["hidden_state_pages_available"] == pages
+    assert after["kv_pages_cross"] == after["kv_pages_cached"] == 0

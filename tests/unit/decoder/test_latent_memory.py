@@ -56,7 +56,8 @@ def test_memory_is_for_pages_of_both_kinds(folder_of: Folder) -> None:
     config = resolve(str(folder), {"device": "cpu", "kv_cache_memory_gib": gib, **LATENT})
     model = ModelConfig.load(config.model)
     target = Target.resolve(config.model, model.raw, model.family)
-    counts, sequence = page_counts(model, config, target), bytes_of_sequence(model, config, target)
+    counts = page_counts(model, config, target)
+    sequence = sum(bytes_of_sequence(model, config, target))
     most = int(gib * 2**30 / sequence)
     assert 1 < most < config.scheduler.max_num_seqs
     own, cross = 80 // 16, 4

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packed_checkpoints import write_packed
 from ranked_encoder import ranked_encoder
 from ranked_engine import RankedEngine
 
@@ -23,8 +24,8 @@ SMALL: dict[str, Any] = {"max_num_seqs": 2, "max_model_len": 16, "kv_page_size":
 Folder = Callable[[str], tuple[Path, Any]]
 
 
-def shares_of(folder: Path, layout: dict[str, Parallel]) -> list[RankShare]:
-    config = resolve(str(folder), {"device": "cpu", **SMALL}, {})
+def shares_of(folder: Path, layout: dict[str, Parallel], **options: Any) -> list[RankShare]:
+    config = resolve(str(folder), {"device": "cpu", **SMALL, **options}, {})
     model = ModelConfig.load(config.model)
     target = Target.resolve(config.model, model.raw, model.family)
     return list(rank_shares(model, config, target, layout))
@@ -34,25 +35,55 @@ def held(runner: DecoderRunner | EncoderRunner) -> int:
     return sum(weight.nbytes for weight in runner.model.parameters())
 
 
-@pytest.mark.parametrize("parallel", [Parallel(2), Parallel(2, 2)], ids=str)
-@pytest.mark.parametrize("name", ["bart", "t5_gated_untied", "whisper"])
+LATENT = {"cross_attention": "latent"}
+DECODERS = [
+    *((name, parallel, {}) for name in ("bart", "t5_gated_untied", "whisper")
+      for parallel in (Parallel(2), Parallel(2, 2))),
+    ("whisper", Parallel(2), LATENT),
+    ("bart", Parallel(1, 2), LATENT),
+    ("t5_gated_untied", Parallel(2, 2), LATENT),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "parallel", "options"), DECODERS, ids=str)
 def test_a_decoder_holds_what_was_reckoned(
-    name: str, parallel: Parallel, checkpoints: Folder
+    name: str, parallel: Parallel, options: dict[str, Any], checkpoints: Folder
 ) -> None:
     folder = checkpoints(name)[0]
-    every = shares_of(folder, {"encoder": Parallel(), "decoder": parallel})
+    every = shares_of(folder, {"encoder": Parallel(), "decoder": parallel}, **options)
     shares = {share.rank: share for share in every if share.half == "decoder"}
     assert len(shares) == parallel.num_ranks
-    with RankedEngine(folder, parallel, **SMALL) as engine:
+    with RankedEngine(folder, parallel, **SMALL, **options) as engine:
         runners = [thread.loaded.result().runner for thread in engine.followers]
         for runner in (engine.replica.runner, *runners):
             share, pool = shares[runner.ranks.rank], runner.pool
             assert share.weight_bytes == held(runner)
             kept = 0 if pool.queries is None else pool.queries.pages.nbytes
             page_bytes = (sum(pages.nbytes for pages in pool.layers) + kept) / (pool.num_pages + 1)
-            assert share.page_bytes == page_bytes
+            assert share.cache is not None
+            assert share.cache.page_bytes == page_bytes
+            states = pool.states.pages[0].nbytes if pool.states is not None else 0
+            assert share.cache.state_page_bytes == states
+            assert bool(states) == bool(options)
+            arena = runner.arena.states
+            assert (share.cache.arena_tokens, share.cache.arena_bytes) == (len(arena), arena.nbytes)
             assert share.heads == runner.causal.spec.num_heads
             assert share.last_layer - share.first_layer + 1 == len(pool.layers)
+
+
+def test_projections_that_are_absorbed_are_not_packed(checkpoints: Folder, tmp_path: Path) -> None:
+    """Where cross-attention reads hidden states, its projections of keys and values are held as
+    numbers: 2 x 48 x 48 in each of 3 layers. Their keys' bias is held by neither."""
+    folder, model = checkpoints("bart")
+    packed, dense = write_packed(folder, model, "llm_int8", tmp_path)
+    layout = {"encoder": Parallel(), "decoder": Parallel()}
+
+    def saved(**options: Any) -> int:
+        quantized, full = (shares_of(each, layout, **options)[1] for each in (packed, dense))
+        return full.weight_bytes - quantized.weight_bytes
+
+    of_each_output = 48 * 4 - (48 + 4)  # float32, and int8 with a scale
+    assert saved() - saved(**LATENT) == 3 * 2 * 48 * of_each_output
 
 
 def test_an_encoder_holds_what_was_reckoned(checkpoints: Folder) -> None:
@@ -77,6 +108,30 @@ def test_info_shows_every_rank(checkpoints: Folder) -> None:
     assert "decoder rank 1: layers 2 to 2, " in lines
     with pytest.raises(ConfigurationError, match="at most 3"):
         describe_model(folder, {"decoder_tensor_parallel_size": 4})
+
+
+def test_info_shows_what_ranks_keep_of_hidden_states(checkpoints: Folder) -> None:
+    """As many pages of each kind on all ranks as the engine's ranks get."""
+    folder = checkpoints("whisper")[0]
+    options = {"kv_cache_memory_gib": 0.0005, **SMALL, **LATENT}
+    parallel = {"decoder_tensor_parallel_size": 2}
+    lines = describe_model(str(folder), {"device": "cpu", **options, **parallel}).splitlines()
+    caches = [line for line in lines if line.startswith("      cache: ")]
+    with RankedEngine(folder, Parallel(2), **options) as engine:
+        pool = engine.replica.runner.pool
+    assert pool.states is not None
+    assert len(caches) == 2
+    for line in caches:
+        assert line.startswith(f"      cache: {pool.num_pages} KV pages of ")
+        assert f"), {pool.states.num_pages} pages of hidden states of 0.8 KiB (" in line
+        assert " tokens from encoders (" in line
+    alone = describe_model(str(folder), {"device": "cpu", **options})
+    assert " MiB of hidden states for one sequence of full length" in alone
+    assert " pages of hidden states of 0.8 KiB (" in alone
+    small = describe_model(str(folder), {"device": "cpu", **options, "kv_cache_memory_gib": 1e-6})
+    assert "  an engine would not start: 0.00102 MiB of KV cache hold 0 pages of " in small
+    assert "  cache: " not in small
+    assert "hidden states" not in describe_model(str(folder), {"device": "cpu"}).split("cache: ")[1]
 
 
 def test_the_fullest_rank_must_hold_one_sequence(checkpoints: Folder) -> None:

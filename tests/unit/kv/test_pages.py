@@ -47,6 +47,22 @@ def test_pages_by_kind() -> None:
     assert pool.num_by_kind == {"self": 0, "cross": 2, "cached": 2, "free": 6}
 
 
+def test_counters_tell_of_hidden_states_only_where_they_have_pages() -> None:
+    states = PagePool(6)
+    states.allocate_keyed("clip", 2)
+    states.allocate_keyed("text", 1)
+    states.release_keyed("text")
+    pool = PagePool(10, states)
+    pool.allocate(4)
+    of_kv = {"": 10, "_available": 6, "_self": 4, "_cross": 0, "_cached": 0, "_free": 6}
+    of_states = {"": 6, "_available": 4, "_used": 2, "_cached": 1, "_free": 3}
+    kv = {f"kv_pages{kind}": count for kind, count in of_kv.items()}
+    assert pool.counters == kv | {f"hidden_state_pages{kind}": n for kind, n in of_states.items()}
+    alone = PagePool(10)
+    alone.allocate(4)
+    assert alone.counters == kv
+
+
 def test_what_is_not_to_be_kept_is_evicted_before_all_else() -> None:
     pool = PagePool(4)
     for key, keep in (("song", True), ("live", False), ("talk", True)):

@@ -120,6 +120,18 @@ def test_counters_of_workers_only_grow() -> None:
     assert ("num_requests_running", "other") not in values
 
 
+def test_pages_of_hidden_states_are_told_where_there_are_some() -> None:
+    metrics = Metrics(Admission(3))
+    pages = {"": 40, "_available": 30, "_used": 10, "_cached": 5, "_free": 25}
+    states = {f"hidden_state_pages{kind}": count for kind, count in pages.items()}
+    metrics.note_workers({"latent": {"open": 1, **states}, "plain": {"open": 1, "kv_pages": 9}})
+    values = samples(metrics)
+    assert values["hidden_state_cache_usage_perc", "latent"] == 0.25
+    kinds = ("used", "cached", "free")
+    assert [values["hidden_state_pages", kind, "latent"] for kind in kinds] == [10, 5, 25]
+    assert not [name for name in values if "hidden_state" in name[0] and "plain" in name]
+
+
 def test_no_name_is_there_twice() -> None:
     series = [name for metric in METRICS for name in metric.series]
     assert len(set(series)) == len(series)
