@@ -40,7 +40,8 @@ class AttentionSpec:
     device: torch.device
     bias: bool = False  # an additive relative position bias
     page_size: int | None = None  # tokens in a page, for the paged kinds
-    kv_dtype: torch.dtype | None = None  # of the pages, where it is not `dtype`
+    # Of keys and values where it is not `dtype`: in pages; full: in products, queries' too.
+    kv_dtype: torch.dtype | None = None
     ragged: bool = False  # full: sequences have any lengths (text); otherwise equal windows (audio)
     window_bias: bool = False  # full: an additive bias of windows of one size (`run_windows`)
     score_cap: float | None = None  # scores are `score_cap * tanh(score / score_cap)`

@@ -39,6 +39,7 @@ BACKENDS = {
             window_bias=True,
             score_cap=True,
             grouped_heads=True,
+            float8=True,  # for measuring what it costs: it is slower
             graphs="same",
         ),
         paged=Support(
@@ -157,6 +158,7 @@ BACKENDS = {
             bias=True,
             grouped_heads=True,
             max_head_dim=256,
+            float8=True,
             min_capability=(8, 0),
         ),
         paged=Support(

@@ -105,18 +105,32 @@ def _lack(support: Support, spec: AttentionSpec, capability: tuple[int, int] | N
             f"page size {spec.page_size} is not a multiple of {support.page_size_multiple} "
             "(kv_page_size)",
         ),
-        (spec.kv_dtype != FLOAT8 or support.float8, "keeps no float8 keys and values"),
-        (
-            spec.kv_dtype != FLOAT8 or spec.head_dim % support.float8_head_dim_multiple == 0,
-            f"head size {spec.head_dim} is not a multiple of {support.float8_head_dim_multiple}, "
-            "as float8 needs it",
-        ),
-        (
-            spec.kv_dtype != FLOAT8 or capability is None or capability >= FLOAT8_CAPABILITY,
-            f"float8 needs compute capability {FLOAT8_CAPABILITY}, this device has {capability}",
-        ),
+        *(_float8_checks(support, spec, capability) if spec.kv_dtype == FLOAT8 else ()),
     )
     return next((reason for holds, reason in checks if not holds), None)
+
+
+def _float8_checks(
+    support: Support, spec: AttentionSpec, capability: tuple[int, int] | None
+) -> list[tuple[bool, str]]:
+    """What must hold for float8, and what is said where it does not."""
+    is_full, multiple = spec.kind == "full", support.float8_head_dim_multiple
+    lacking = "computes nothing in float8" if is_full else "keeps no float8 keys and values"
+    return [
+        (support.float8, lacking),
+        (
+            not is_full or not (spec.bias or spec.window_bias or spec.score_cap),
+            "adds no bias and caps no scores in float8 (encoder_attention_dtype)",
+        ),
+        (
+            spec.head_dim % multiple == 0,
+            f"head size {spec.head_dim} is not a multiple of {multiple}, as float8 needs it",
+        ),
+        (
+            capability is None or capability >= FLOAT8_CAPABILITY,
+            f"float8 needs compute capability {FLOAT8_CAPABILITY}, this device has {capability}",
+        ),
+    ]
 
 
 def _listed(sizes: frozenset[int] | None) -> str:
@@ -131,7 +145,7 @@ def choose(half: str, requested: str, specs: list[AttentionSpec]) -> str:
     """The name of the backend that serves every spec.
 
     `half` ('encoder' or 'decoder') is for messages. Raises AttentionBackendError for an explicit
-    choice that can't.
+    choice that can't, and where none can.
     """
     device = specs[0].device
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
@@ -141,7 +155,10 @@ def choose(half: str, requested: str, specs: list[AttentionSpec]) -> str:
 
     if requested == "auto":
         order = ORDER[device.type, _group(specs[0])]
-        chosen = next(name for name in order if reason(name) is None)
+        chosen = next((name for name in order if reason(name) is None), None)
+        if chosen is None:
+            reasons = "; ".join(f"{name}: {reason(name)}" for name in order)
+            raise AttentionBackendError(f"no attention backend can serve this {half}: {reasons}")
         faster = [f"{name}: {reason(name)}" for name in order[: order.index(chosen)]]
         why_not_faster = f" (faster, but {'; '.join(faster)})" if faster else ""
         logger.info("%s attention: %s%s", half, chosen, why_not_faster)

@@ -6,16 +6,31 @@ import torch
 
 from antiphon.attention.interface import AttentionSpec, Kind
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.options import DecoderOptions
+from antiphon.config.options import DecoderOptions, EncoderOptions
 from antiphon.families.halves import Half
 from antiphon.kernels.formats import FLOAT8
 from antiphon.layers.shard import Shard
 from antiphon.runtime.device import Target
 
+DEFAULT_OPTIONS = EncoderOptions()
 
-def encoder_spec(half: Half, target: Target, shard: Shard | None = None) -> AttentionSpec:
-    """Full attention, of the heads of one rank."""
-    return _spec("full", half, target, None, shard=shard)
+
+def encoder_spec(
+    half: Half,
+    target: Target,
+    shard: Shard | None = None,
+    options: EncoderOptions = DEFAULT_OPTIONS,
+) -> AttentionSpec:
+    """Full attention, as `options` want it; of the heads of one rank. Raises ConfigurationError
+    where they want float8 of a half whose heads have more features than numbers of the model's."""
+    if options.attention_dtype != "fp8":
+        return _spec("full", half, target, None, shard=shard)
+    if half.attention_head_dim != half.head_dim:
+        raise ConfigurationError(
+            f"encoder_attention_dtype='fp8' is not possible for a {half.structure} encoder: "
+            "a feature of its heads keeps empty tiles apart, and outgrows the others. Leave it out"
+        )
+    return _spec("full", half, target, None, FLOAT8, shard)
 
 
 def check_cross_attention(half: Half, options: DecoderOptions) -> None:

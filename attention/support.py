@@ -30,7 +30,7 @@ class Support:
     head_dim_multiple: int = 1
     max_head_dim: int | None = None
     page_size_multiple: int = 1
-    float8: bool = False  # keys and values in pages may be float8
+    float8: bool = False  # keys and values in pages may be float8; full: all products are
     float8_head_dim_multiple: int = 1  # with float8 pages
     min_capability: tuple[int, int] | None = None  # of a CUDA device
     max_capability: tuple[int, int] | None = None

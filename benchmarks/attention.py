@@ -3,6 +3,7 @@
 Each time stands beside the machine's limit: matmul rate for full attention, copy rate for decodes.
 """
 
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import NamedTuple
@@ -50,7 +51,7 @@ def full(machine: Machine, sizes: Sizes, dtype: torch.dtype) -> list[Row]:
 def _full(
     machine: Machine, batch: int, length: int, heads: int, size: int, dtype: torch.dtype
 ) -> list[Row]:
-    """One row for each backend."""
+    """One row for each backend, and for each with float8."""
     rows: list[Row] = []
     spec = AttentionSpec("full", heads, heads, size, size**-0.5, dtype, torch.device("cuda"))
     q, k, v = torch.randn(batch * length, 3 * heads, size, device="cuda", dtype=dtype).split(
@@ -59,14 +60,18 @@ def _full(
     lengths = FullBatch.of(np.full(batch, length), spec.device)
     operations = 4 * batch * heads * length**2 * size
     case = {"kind": "full", "batch": batch, "tokens": length, "heads": heads, "head_size": size}
-    for name in _usable(spec):
-        backend = backend_row(name).full_class()(spec)
+    of_float8 = replace(spec, kv_dtype=FLOAT8)
+    named = [(name, spec) for name in _usable(spec)]
+    # torch's form of it is no kernel.
+    named += [(name, of_float8) for name in _usable(of_float8) if name != "torch_sdpa"]
+    for name, own in named:
+        backend = backend_row(name).full_class()(own)
         took = seconds(partial(backend.run, q, k, v, backend.plan(lengths)), 40)
         rate = operations / took
         rows.append(
             {
                 **case,
-                "backend": name,
+                "backend": name if own is spec else f"{name}, fp8",
                 "us": took * 1e6,
                 "TFLOP/s": rate / 1e12,
                 "of_matmul_%": 100 * rate / machine.bf16_flops_per_second,

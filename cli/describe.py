@@ -27,6 +27,7 @@ from antiphon.families.fitted import fitted
 from antiphon.families.halves import Half
 from antiphon.families.json_files import read_object
 from antiphon.families.registry import families
+from antiphon.kernels.formats import FLOAT8
 from antiphon.layers.tensor_files import files_by_tensor
 from antiphon.runtime.device import Target
 
@@ -148,19 +149,24 @@ def facts_of_model(name: str, options: Mapping[str, Any]) -> tuple[list[str], li
     lines += layout.lines(model, config, target, pages, shows_cache=not refusals)
     halves = []
     if model.encoder is not None:
-        spec = encoder_spec(model.encoder, target, layout.first_shard("encoder"))
+        shard = layout.first_shard("encoder")
+        spec = encoder_spec(model.encoder, target, shard, config.encoder)
         halves.append(("encoder", config.encoder.attention_backend, [spec]))
     if model.decoder_half is not None:
         shard = layout.first_shard("decoder")
         specs = decoder_specs(model.decoder_half, target, config.decoder, shard)
         halves.append(("decoder", config.decoder.attention_backend, specs))
     for half, requested, specs in halves:
-        kinds = ", ".join(spec.kind for spec in specs)
+        kinds = ", ".join(_kind(spec) for spec in specs)
         try:
             lines.append(f"  {half} attention ({kinds}): {choose(half, requested, specs)}")
         except AttentionBackendError as error:
             refusals.append(f"{half} attention ({kinds}): {error}")
     return lines, refusals
+
+
+def _kind(spec: AttentionSpec) -> str:
+    return "full, float8" if spec.kind == "full" and spec.kv_dtype == FLOAT8 else spec.kind
 
 
 def _memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:

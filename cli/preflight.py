@@ -207,7 +207,8 @@ def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
     from antiphon.runtime.device import Target
 
     target = Target.resolve(config.model, checkpoint.raw, checkpoint.family)
-    choose("encoder", config.encoder.attention_backend, [encoder_spec(checkpoint.encoder, target)])
+    spec = encoder_spec(checkpoint.encoder, target, options=config.encoder)
+    choose("encoder", config.encoder.attention_backend, [spec])
     specs = decoder_specs(checkpoint.decoder, target, config.decoder)
     choose("decoder", config.decoder.attention_backend, specs)
 

@@ -10,6 +10,7 @@ from antiphon.config.speculation import flat_options
 
 ALIASES = {
     "mm_encoder_attn_backend": "encoder_attention_backend",
+    "mm_encoder_attn_dtype": "encoder_attention_dtype",
     "torch_dtype": "dtype",
     "compute_type": "dtype",
     "block_size": "kv_page_size",
@@ -23,6 +24,7 @@ FOR_BOTH_HALVES = {  # by what others type for a model of one half: what it mean
     "tensor_parallel_size": "ranks of each half that share every layer",
     "pipeline_parallel_size": "stages of each half that share its layers",
 }
+_FLOAT8 = dict.fromkeys(("fp8_e4m3", "float8_e4m3fn", "float8_e4m3", "float8"), "fp8")
 _SPELLINGS = {  # by option: other engines' spelling of a value, and ours
     "device": {
         "gpu": "cuda",
@@ -39,7 +41,8 @@ _SPELLINGS = {  # by option: other engines' spelling of a value, and ours
         "default": "auto",
     },
     "generation_config": {"vllm": "none"},
-    "kv_cache_dtype": dict.fromkeys(("fp8_e4m3", "float8_e4m3fn", "float8_e4m3", "float8"), "fp8"),
+    "kv_cache_dtype": _FLOAT8,
+    "encoder_attention_dtype": _FLOAT8,
 }
 _INT8 = ("int8", "int8_float32", "int8_float16", "int8_bfloat16")
 _FP8 = ("fp8", "float8", "float8_e4m3fn")

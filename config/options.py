@@ -112,6 +112,9 @@ class HalfOptions:
 class EncoderOptions(HalfOptions):
     side = "encoder"
 
+    attention_dtype: Literal["auto", "fp8"] = option(
+        "auto", "fp8: products of attention are of float8 numbers, scaled by blocks", prefixed=True
+    )
     window: Literal["full", "zeros", "auto"] = option(
         "full",
         "what follows a clip in Whisper's window: full: silence, as in transformers; zeros: in its "

@@ -109,7 +109,7 @@ def attention(kind: str) -> str:
     """One row for each backend that has this kind of attention, "full" or "cross" (paged)."""
     paged = kind != "full"
     head = ["backend", "devices", "dtypes", "relative bias", "grouped heads", "head sizes"]
-    head += ["page size", "float8 KV", "hidden states"] if paged else []
+    head += ["page size", "float8 KV", "hidden states"] if paged else ["float8"]
     rows = []
     for name, row in BACKENDS.items():
         support = row.support(kind)
@@ -123,7 +123,10 @@ def attention(kind: str) -> str:
             _yes(support.grouped_heads),
             _heads(support),
         ]
-        cells += [_pages(support), _float8(support), _yes(row.latent is not None)] if paged else []
+        if paged:
+            cells += [_pages(support), _float8(support), _yes(row.latent is not None)]
+        else:
+            cells.append(_float8(support))
         rows.append([*cells, _graphs(support), _install(row)])
     return table([*head, "CUDA graphs", "comes with"], rows)
 

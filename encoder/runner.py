@@ -76,7 +76,7 @@ class EncoderRunner:
         self._followers = followers
         self._shares_inputs = self.ranks.parallel.mode == "data"
         self._part = self._part_of(half.num_layers)
-        spec = encoder_spec(half, self.target, self._part.shard)
+        spec = encoder_spec(half, self.target, self._part.shard, options)
         self.attention = select_full("encoder", options.attention_backend, spec)
         self._stage = Stage(self._part, self.ranks.stages)
         self._hidden_size, self._output_size = half.hidden_size, half.output_size

@@ -5,6 +5,9 @@ import torch
 FLOAT8 = torch.float8_e4m3fn  # Micikevicius et al. 2022
 FLOAT8_MAX = 448.0  # numbers beyond it must be clamped: they would become NaN
 FLOAT8_CAPABILITY = (8, 9)  # of CUDA devices: from Ada on, hardware converts and multiplies
+# An encoder's attention in float8: tokens of a sequence and head that share a scale, and what
+# weights of a softmax are multiplied by before they are rounded.
+FLOAT8_BLOCK, FLOAT8_WEIGHTS = 64, 256.0
 INT8 = torch.int8
 INT8_MAX = 127.0  # -128 is left out: scales have no sign
 LARGEST = {FLOAT8: FLOAT8_MAX, INT8: INT8_MAX}

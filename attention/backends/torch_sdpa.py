@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from antiphon.attention.backends import float8_reference
 from antiphon.attention.interface import (
     AttentionSpec,
     FullAttention,
@@ -22,6 +23,7 @@ from antiphon.attention.interface import (
     PagedBatch,
 )
 from antiphon.config.arithmetic import ceil_div
+from antiphon.kernels.formats import FLOAT8
 from antiphon.layers.positions import RelativeBias
 
 # Of torch's own kernels, the fastest first (benchmarks/results).
@@ -210,6 +212,8 @@ def _attend(
 ) -> torch.Tensor:
     """[sequences, heads, tokens, head_dim]; `k`, `v` may have fewer heads. `mask`: bool, or added
     to the scores."""
+    if spec.kind == "full" and spec.kv_dtype == FLOAT8:
+        return float8_reference.attend(q, k, v, mask, spec.scale)
     if spec.score_cap is not None:
         return _attend_capped(q, k, v, mask, spec.scale, spec.score_cap)
     options: dict[str, Any] = {"attn_mask": mask, "scale": spec.scale}

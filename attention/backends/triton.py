@@ -16,6 +16,7 @@ from antiphon.attention.interface import (
 )
 from antiphon.config.arithmetic import ceil_div
 from antiphon.kernels import latent_attention, latent_mma, latent_wgmma
+from antiphon.kernels.float8_attention import float8_attention
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kernels.full_attention import full_attention
 from antiphon.kernels.latent_launch import LatentLaunch, MmaTile, Tile, TritonTile, WgmmaTile
@@ -41,6 +42,10 @@ class TritonFull(FullAttention[FullBatch]):
         metadata: FullBatch,
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
+        if self.spec.kv_dtype == FLOAT8:
+            assert bias is None
+            sizes = (metadata.cu_seqlens, metadata.max_len, self.spec.scale)
+            return float8_attention(q, k, v, *sizes)
         tiles = None if bias is None else bias.tiles
         return full_attention(
             q, k, v, metadata.cu_seqlens, metadata.max_len, self.spec.scale, tiles

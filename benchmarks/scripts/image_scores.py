@@ -1,5 +1,5 @@
 """Exact answers of the shipped models about 500 held-out pictures, by attention backend of the
-encoder and by quantisation: one table.
+encoder, by quantisation and with float8 attention: one table.
 
     python benchmarks/scripts/image_scores.py [--count 500] [--output FILE.json]
 
@@ -29,6 +29,8 @@ CASES: dict[str, dict[str, Any]] = {
     "auto": {},
     **{name: {"encoder_attention_backend": name} for name in BACKENDS},
     "auto, fp8": {"quantization": "fp8"},
+    "auto, fp8 attention": {"encoder_attention_dtype": "fp8"},
+    "auto, fp8 with fp8 attention": {"quantization": "fp8", "encoder_attention_dtype": "fp8"},
     "auto, int8": {"quantization": "int8"},
     "auto, float32": {"dtype": "float32"},
 }

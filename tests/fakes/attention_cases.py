@@ -74,9 +74,10 @@ def full_spec(
     bias: bool = False,
     device: Any = "cpu",
     kv_heads: int | None = None,
+    kv: Any = None,
 ) -> AttentionSpec:
-    heads_of = (heads, kv_heads or heads, size)
-    return AttentionSpec("full", *heads_of, size**-0.5, dtype, torch.device(device), bias)
+    sizes = (heads, kv_heads or heads, size, size**-0.5, dtype)
+    return AttentionSpec("full", *sizes, torch.device(device), bias, kv_dtype=kv)
 
 
 def paged_spec(
@@ -113,7 +114,7 @@ def check_full(backend: FullAttention[object], lengths: list[int], seed: int = 0
         close(
             out[rows],
             plain_attention(q[rows], k[rows], v[rows], spec.scale, bias, 0, False),
-            spec.dtype,
+            spec.kv_dtype or spec.dtype,
         )
 
 

@@ -27,6 +27,7 @@ from antiphon.kernels import (
     step_layout,
     summed_norm,
 )
+from antiphon.kernels.float8_attention import float8_attention
 from antiphon.kernels.group_rows import quantize_groups
 from antiphon.kernels.grouped_linear import Tile, grouped_linear
 from antiphon.kernels.latent_attention import latent_attention
@@ -92,6 +93,8 @@ def launches() -> Iterator[tuple[str, Any]]:
             yield name, partial(_attend_states, dtype, dtype, heads, width)
         for group in (1, 5) if dtype in GROUPED else (1,):
             yield f"full_attention {dtype} {group} heads share keys", partial(_attend, dtype, group)
+        for size in (64, 72, 80, 128):
+            yield f"float8_attention {dtype} {size}", partial(_attend_float8, dtype, size)
     of_float8 = partial(_attend_states, torch.bfloat16, FLOAT8, *LATENT[0])
     yield "latent_attention float8", of_float8
     for dtype in HALF:
@@ -209,6 +212,11 @@ def _attend(dtype: torch.dtype, group: int) -> None:
     heads = (HEADS, HEADS // group, HEADS // group)
     q, k, v = torch.zeros(32, sum(heads), HEAD_DIM, dtype=dtype).split(heads, 1)
     full.full_attention(q, k, v, torch.zeros(2, dtype=torch.int32), 32, 1.0)
+
+
+def _attend_float8(dtype: torch.dtype, size: int) -> None:
+    q, k, v = torch.zeros(32, 3 * HEADS, size, dtype=dtype).split(HEADS, 1)
+    float8_attention(q, k, v, torch.zeros(2, dtype=torch.int32), 32, 1.0)
 
 
 def _sample(rules: TimestampRules | None, dtype: torch.dtype, ranks: int) -> None:

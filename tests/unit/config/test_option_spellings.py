@@ -132,6 +132,7 @@ def test_other_dtypes(value: Any, remedy: str) -> None:
 @pytest.mark.parametrize("value", ["fp8", "FP8", "fp8_e4m3", "float8", torch.float8_e4m3fn])
 def test_kv_cache_dtypes(value: Any) -> None:
     assert resolve("m", {"kv_cache_dtype": value}).decoder.kv_cache_dtype == "fp8"
+    assert resolve("m", {"encoder_attention_dtype": value}).encoder.attention_dtype == "fp8"
 
 
 @pytest.mark.parametrize(

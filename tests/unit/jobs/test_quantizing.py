@@ -3,10 +3,14 @@
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny_vlms import make_vlm
+from tiny_mllama import NAME, make_mllama, tokenizer
+from tiny_vlms import make_vlm, picture
+from transformers import MllamaProcessor
+from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
 from antiphon.config.errors import ConfigurationError, ManifestError
 from antiphon.config.options import ModelOptions
@@ -79,6 +83,33 @@ def test_a_picture_is_run_with_what_the_model_writes(tmp_path: Path) -> None:
     assert sample["mm_token_type_ids"].sum() == 1
     with torch.no_grad():
         assert model(**sample).logits.shape[:2] == (1, length)
+
+
+def test_what_llama_vision_writes_sees_the_picture(tmp_path: Path) -> None:
+    """By its mask of cross-attention, which knows the prompt's tokens alone: run at once, the model
+    gives what it wrote one token after the other."""
+    model = make_mllama(tmp_path)
+    processor = MllamaProcessor(MllamaImageProcessorPil.from_pretrained(tmp_path), tokenizer())
+    text = f"w9 {NAME} w7 w8"
+    inputs = dict(processor(images=[picture(1, 28, 12)], text=text, return_tensors="pt"))
+    asked = inputs["input_ids"].shape[1]
+    sample = Samples([], model, None)._with_answer(inputs)
+    length = sample["input_ids"].shape[1]
+    seen = sample["cross_attention_mask"]
+    assert length > asked
+    assert seen.shape[:2] == (1, length)
+    assert not seen[:, 0].any()
+    assert (seen[:, asked:] == seen[:, asked - 1 : asked]).all()
+    assert seen[:, asked:].any(-1).all()
+
+    def written(sample: dict[str, Any]) -> torch.Tensor:
+        with torch.no_grad():
+            rows: torch.Tensor = model(**sample).logits[:, asked - 1 : -1].argmax(-1)
+        return rows
+
+    assert torch.equal(written(sample), sample["input_ids"][:, asked:])
+    blind = {**sample, "cross_attention_mask": torch.zeros_like(seen)}
+    assert not torch.equal(written(blind), sample["input_ids"][:, asked:])
 
 
 def test_group_sizes_divide_every_layer() -> None:
