@@ -15,8 +15,8 @@ LARGEST = 2**31 - 1  # of any number: timers overflow above, and sums in int64 a
 
 
 def checked(name: str, annotation: Any, value: Any, least: int = 1) -> Any:
-    """The value as a plain str, bool, int or float. Whole numbers must be at least `least`, other
-    numbers above 0; none may be above `LARGEST`.
+    """The value as a plain str, bool, int or float. Whole numbers must be at least
+    `least`, other numbers above 0; none may be above `LARGEST`.
 
     Takes other engines' spellings (`option_value`) and numpy's scalars. Raises
     ConfigurationError for a value of another type or outside the choices of a Literal.
@@ -60,7 +60,7 @@ def whole_number(name: str, value: Any, least: int = 1, most: int = LARGEST) -> 
 
 
 def number(name: str, value: Any, most: float = LARGEST) -> float:
-    """Of any real type, above 0. Raises ConfigurationError, which says what is allowed."""
+    """A number above 0, of any real type. Raises ConfigurationError otherwise."""
     try:
         plain = float(value) if isinstance(value, Real) and not isinstance(value, bool) else 0.0
     except OverflowError:

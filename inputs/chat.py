@@ -26,8 +26,10 @@ def load_template(folder: Path, tokenizer: Any) -> str | None:
     if (template := tokenizer.chat_template) is not None:
         return template["default"] if isinstance(template, Mapping) else str(template)
     file = folder / OLDER_FILE
+    if not file.exists():
+        return None
     try:
-        return str(json.loads(file.read_text())["chat_template"]) if file.exists() else None
+        return str(json.loads(file.read_text("utf-8-sig"))["chat_template"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"cannot read {file}: {describe(error)}") from error
 
@@ -157,8 +159,8 @@ class ChatFormat:
         ids = bounded_ids(  # the template has special tokens
             self._tokenizer, text, self._most_tokens, add_special_tokens=False
         )
-        given = {kind: each for kind, each in media.items() if each}
-        return {"prompt_token_ids": ids, **({"multi_modal_data": given} if given else {})}
+        data = {kind: items for kind, items in media.items() if items}
+        return {"prompt_token_ids": ids, **({"multi_modal_data": data} if data else {})}
 
     def _message(self, message: Message, template: str, media: Media) -> dict[str, Any]:
         """`message` as templates take it; adds its images and videos to `media`."""
@@ -207,6 +209,6 @@ class ChatFormat:
 def _found(part: Mapping[str, Any], *names: str) -> Any:
     """The image or video of a part, under one of `names`: a URL, or whatever else is read."""
     for name in names:
-        if (found := part.get(name)) is not None:
-            return found.get("url") if isinstance(found, Mapping) and "url" in found else found
+        if (value := part.get(name)) is not None:
+            return value.get("url") if isinstance(value, Mapping) and "url" in value else value
     raise PromptError(f"a part of a message has no {names[0]}: {shown(part)}")

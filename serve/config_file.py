@@ -36,7 +36,7 @@ NAMED_MODEL = re.compile(r"([\w.:-]+)=(.+)")
 def read_config(path: Path) -> dict[str, Any]:
     """The file's options, by name. Raises ConfigurationError."""
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.safe_load(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:

@@ -46,7 +46,7 @@ def read_keys(path: Path) -> tuple[str, ...]:
     no key.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot read the API keys: {error}") from None
     stripped = enumerate((line.strip() for line in lines), 1)

@@ -52,6 +52,8 @@ def test_files_of_keys(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# team a\nfirst\n\n second \n")
     assert read_keys(file) == ("first", "second")
+    file.write_text("first\nsecond\n", encoding="utf-8-sig")
+    assert read_keys(file) == ("first", "second")
     file.write_text("# none\n")
     with pytest.raises(ConfigurationError, match="no API key"):
         read_keys(file)
