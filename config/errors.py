@@ -23,7 +23,6 @@ AntiphonError
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
 LONGEST_NAME = 200  # characters that are compared: what is misspelt is short
 
 
