@@ -23,6 +23,8 @@ AntiphonError
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LONGEST_NAME = 200  # characters that are compared: what is misspelt is short
+
 
 class AntiphonError(Exception):
     """Root of all errors that Antiphon raises on purpose."""
@@ -116,7 +118,7 @@ def nearest(name: str, valid: list[str]) -> str:
     """' Did you mean ...?' for a misspelt name, or the list of valid ones."""
     from difflib import get_close_matches
 
-    close = get_close_matches(name, valid, n=1, cutoff=0.75)
+    close = get_close_matches(name[:LONGEST_NAME], valid, n=1, cutoff=0.75)
     return f" Did you mean '{close[0]}'?" if close else f" Valid names: {', '.join(sorted(valid))}."
 
 

@@ -127,6 +127,9 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
     values = (value,) if isinstance(value, str) else _items(value)
     if values is None or not all(isinstance(text, str) and text for text in values):
         raise _wrong(name, "a string that is not empty, or a list of such", value)
+    if any("\ud800" <= character <= "\udfff" for text in values for character in text):
+        # No text has it, and it could not be sent to a worker.
+        raise _wrong(name, "text without halves of surrogate pairs", value)
     return tuple(str(text) for text in values)
 
 

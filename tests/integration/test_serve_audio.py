@@ -98,6 +98,8 @@ def test_a_prompt_and_voice_activity(client: openai.OpenAI) -> None:
     assert plain.text == prompted.text == "call seven nine zero"
     assert plain.logprobs != prompted.logprobs, "the model has read it"
     spoken = client.audio.transcriptions.create(**fields, extra_body={"vad_filter": "true"})
+    chunks = client.audio.transcriptions.create(**fields, chunking_strategy={"type": "server_vad"})
+    assert chunks.text == spoken.text
     assert spoken.text == "call seven nine zero"
 
 

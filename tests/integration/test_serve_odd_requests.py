@@ -49,6 +49,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     (COMPLETIONS, {**NUMBERS, "logit_bias": {"1.0": 1}}, "logit_bias", "has '1.0' where"),
     (COMPLETIONS, {**NUMBERS, "logit_bias": {"-1": 1}}, "logit_bias", "has token id -1"),
     (COMPLETIONS, {**NUMBERS, "stop": ["a"] * 17}, "stop", "17 texts: give at most 16"),
+    (COMPLETIONS, {**NUMBERS, "stop": ["a", LONE]}, "stop", "without halves of surrogate pairs"),
     (COMPLETIONS, {**NUMBERS, "priority": 10**12}, "priority", "priority must be between"),
     (COMPLETIONS, {**NUMBERS, "source_language": "en"}, "source_language", "knows no languages"),
     (
@@ -87,6 +88,15 @@ def test_what_is_wrong_is_named(
     assert message in error["message"]
 
 
+@pytest.mark.parametrize("path", [COMPLETIONS, CHATS, TOKENIZE])
+@pytest.mark.parametrize("close", ["", "]"])
+def test_brackets_within_each_other(client: httpx.Client, path: str, close: str) -> None:
+    content = "[" * 100_000 + close * 100_000
+    for body in (content, f'{{"prompt": {content}}}'):
+        reply = client.post(path, content=body, headers={"content-type": "application/json"})
+        assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
 def test_no_such_model(client: httpx.Client) -> None:
     reply = post(client, COMPLETIONS, {**NUMBERS, "model": LONE})
     assert (reply.status_code, reply.json()["error"]["param"]) == (404, "model")
@@ -104,7 +114,6 @@ RIGHT: list[tuple[str, dict[str, Any]]] = [
     (COMPLETIONS, {**NUMBERS, "stop": "a stop of more than 16 letters"}),
     (COMPLETIONS, {**NUMBERS, "stop": ["a stop"] * 16}),
     (COMPLETIONS, {**NUMBERS, "user": LONE}),
-    (COMPLETIONS, {**NUMBERS, "stop": [LONE]}),
     (TOKENIZE, {"model": "numbers", "prompt": "7" * 2**18}),
     (COMPLETIONS, {**NUMBERS, "logit_bias": {"3": 1}}),
     (CHATS, chat({**TEXT, "image_url": None})),
