@@ -5,6 +5,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from antiphon.cli.flags import ENGINE, SAMPLING
 from antiphon.config import foreign_options, foreign_sampling
 
 # Flags of other tools, beside the options of other engines in `config/foreign_options.py`.
@@ -95,6 +96,11 @@ def _unknown_flag(option: str, ctx: Any) -> str:
         for parameter in ctx.command.params
         for flag in (*parameter.opts, *parameter.secondary_opts)
     ]
+    for group, where in ((SAMPLING, "generate"), (ENGINE, "start an engine")):
+        if name in group.types and group.pairs[0] in flags:  # what one word can't say is no flag
+            return f"No option {option}: give {group.pairs[1]} {name}=..., a list as JSON."
+        if name in group.types:
+            return f"No option {option}: it belongs to the commands that {where}."
     near = get_close_matches(option, flags, n=1, cutoff=0.75)
     hint = f"Did you mean {near[0]}?" if near else f"`{ctx.command_path} --help` lists them."
     return f"No such option: {option}. {hint}"

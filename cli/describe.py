@@ -18,13 +18,14 @@ from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import ORDER, choose, refusal
 from antiphon.attention.specs import decoder_specs, encoder_spec
 from antiphon.cli.layout import Layout
-from antiphon.config.errors import AttentionBackendError
+from antiphon.config.errors import AttentionBackendError, ConfigurationError
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.decoder.room import bytes_of_sequence
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.draft import with_draft
 from antiphon.families.fitted import fitted
 from antiphon.families.halves import Half
+from antiphon.families.json_files import read_object
 from antiphon.families.registry import families
 from antiphon.layers.tensor_files import files_by_tensor
 from antiphon.runtime.device import Target
@@ -113,6 +114,17 @@ def describe_machine() -> str:
 
 
 def describe_model(name: str, options: Mapping[str, Any]) -> str:
+    return in_lines(*facts_of_model(name, options))
+
+
+def in_lines(facts: list[str], refusals: list[str]) -> str:
+    return "\n".join([*facts, *(f"  an engine would not start: {why}" for why in refusals)])
+
+
+def facts_of_model(name: str, options: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Lines about a model and its engine, and reasons why that would not start. Raises
+    ConfigurationError or CheckpointError where neither can be described."""
+    refusals: list[str] = []
     config = resolve(name, options)
     model = with_draft(ModelConfig.load(config.model), config)
     target = Target.resolve(config.model, model.raw, model.family)
@@ -128,7 +140,12 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
     ]
     config = fitted(model, config)
     layout = Layout.of(model, config)
-    lines += layout.lines(model, config, target)
+    pages = None
+    try:
+        pages = layout.pages(model, config, target)
+    except ConfigurationError as error:
+        refusals.append(str(error))
+    lines += layout.lines(model, config, target, pages, shows_cache=not refusals)
     halves = []
     if model.encoder is not None:
         spec = encoder_spec(model.encoder, target, layout.first_shard("encoder"))
@@ -142,8 +159,8 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
         try:
             lines.append(f"  {half} attention ({kinds}): {choose(half, requested, specs)}")
         except AttentionBackendError as error:
-            lines.append(f"  {half} attention ({kinds}): {error}")
-    return "\n".join(lines)
+            refusals.append(f"{half} attention ({kinds}): {error}")
+    return lines, refusals
 
 
 def _memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
@@ -192,7 +209,7 @@ def count_parameters(folder: Path) -> int | None:
     """From the headers of the safetensors files; None if the checkpoint has none."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        files = {folder / file for file in json.loads(index.read_text())["weight_map"].values()}
+        files = {folder / file for file in read_object(index)["weight_map"].values()}
     else:
         files = {folder / "model.safetensors"}
     if not all(file.exists() for file in files):

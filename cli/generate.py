@@ -80,7 +80,8 @@ def _lines_of_standard_input() -> list[str]:
     if isinstance(sys.stdin, io.TextIOWrapper):
         # A byte that is not UTF-8 then fails its own line, as a prompt that is no text.
         sys.stdin.reconfigure(errors="surrogateescape")
-    return [line.rstrip("\r\n") for line in sys.stdin]
+    lines = [line.rstrip("\r\n") for line in sys.stdin]
+    return [line.removeprefix("\ufeff") for line in lines[:1]] + lines[1:]  # a byte order mark
 
 
 def _run(

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from antiphon.cli.exit_codes import WRONG_USAGE
 from antiphon.cli.flags import ENGINE, with_flags
 
 
@@ -26,12 +27,16 @@ def info(
     antiphon info -m openai/whisper-small --kv-cache-dtype fp8
     antiphon info -m openai/whisper-large-v3 --decoder-tensor-parallel-size 2
     """
-    from antiphon.cli.describe import describe_machine, describe_model, summary
+    from antiphon.cli.describe import describe_machine, facts_of_model, in_lines, summary
 
     print(summary())
+    refusals: list[str] = []
     if model is not None:
-        print("\n" + describe_model(model, engine))
+        facts, refusals = facts_of_model(model, engine)
+        print("\n" + in_lines(facts, refusals))
     if everything:
         print("\n" + describe_machine())
     elif model is None:
         print("(--all: attention backends and architectures; --model: what one model needs)")
+    if refusals:
+        raise typer.Exit(WRONG_USAGE)

@@ -1,11 +1,10 @@
 """What `antiphon info` says of the ranks of a model's halves."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Self
 
 from antiphon.actors.placement import colocates, has_several_ranks
-from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import EngineConfig
 from antiphon.config.parallel import Parallel
 from antiphon.decoder.room import PageCounts
@@ -42,18 +41,29 @@ class Layout:
             return Shard()
         return Shard(Ranks.imagined(parallel, 0).tensor)
 
-    def lines(self, model: ModelConfig, config: EngineConfig, target: Target) -> list[str]:
-        """The layout, and of several ranks each one's share."""
+    def pages(self, model: ModelConfig, config: EngineConfig, target: Target) -> PageCounts | None:
+        """Of a decoder's cache; None without one, and where it isn't known how many there will be.
+        Raises ConfigurationError where they are too few."""
+        if "decoder" not in self.ranks:
+            return None
+        return pages_of_ranks(model, config, target, self.ranks["decoder"])
+
+    def lines(
+        self,
+        model: ModelConfig,
+        config: EngineConfig,
+        target: Target,
+        pages: PageCounts | None,
+        shows_cache: bool,
+    ) -> list[str]:
+        """The layout, and of several ranks each one's share; with `pages` of their cache, unless
+        there can be none."""
         lines = [f"  layout: {self._sentence(config)}"]
         if len(self.ranks) > 1:
             lines.append(f"  hidden states: {self._handoff(config, target)}")
-        pages: PageCounts | None = None
-        if "decoder" in self.ranks:
-            try:
-                pages = pages_of_ranks(model, config, target, self.ranks["decoder"])
-            except ConfigurationError as error:
-                lines.append(f"  cache: {error}")
-        shares = rank_shares(model, config, target, self.ranks)
+        shares: Iterable[RankShare] = rank_shares(model, config, target, self.ranks)
+        if not shows_cache:
+            shares = [replace(share, cache=None) for share in shares]
         if has_several_ranks(config):
             return lines + [line for share in shares for line in _share_lines(share, pages)]
         caches = [share.cache for share in shares if share.cache is not None]

@@ -44,16 +44,28 @@ class Recording:
 
 
 def expand(arguments: Iterable[str], recursive: bool) -> tuple[list[Recording], list[AudioError]]:
-    """Recordings in the order of the arguments, each once, and an error for each wrong argument."""
-    recordings: dict[str, Recording] = {}
+    """Recordings in the order of the arguments, each once, and an error for each wrong argument and
+    for each file that cannot be read."""
+    recordings: list[Recording] = []
     errors: list[AudioError] = []
+    known: set[str] = set()
     for argument in _with_lists(arguments, errors):
         try:
             for recording in _expand_one(argument, recursive):
-                recordings.setdefault(_identity(recording.name), recording)
+                if (identity := _identity(recording.name)) not in known:
+                    known.add(identity)
+                    _take(recording, recordings, errors)
         except AudioError as error:
             errors.append(error)
-    return list(recordings.values()), errors
+    return recordings, errors
+
+
+def _take(recording: Recording, recordings: list[Recording], errors: list[AudioError]) -> None:
+    try:
+        _check(recording.name)
+        recordings.append(recording)
+    except AudioError as error:
+        errors.append(error)
 
 
 def _with_lists(arguments: Iterable[str], errors: list[AudioError]) -> Iterator[str]:
@@ -63,7 +75,7 @@ def _with_lists(arguments: Iterable[str], errors: list[AudioError]) -> Iterator[
             yield argument
             continue
         try:
-            lines = Path(argument[1:]).expanduser().read_text().splitlines()
+            lines = Path(argument[1:]).expanduser().read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             errors.append(AudioError(f"{argument}: cannot read the list of files ({error})"))
             continue
@@ -82,7 +94,6 @@ def _expand_one(argument: str, recursive: bool) -> Iterator[Recording]:
     if path.is_dir():
         yield from _in_folder(argument, path, recursive)
     elif path.exists() or not glob.has_magic(argument):
-        _check(argument, path)
         yield Recording(argument, Path(path.stem))
     else:
         matches = sorted(glob.glob(str(path), recursive=True))
@@ -90,7 +101,6 @@ def _expand_one(argument: str, recursive: bool) -> Iterator[Recording]:
         if not files:
             raise AudioError(f"{argument}: no file matches this pattern")
         for match in files:
-            _check(match, Path(match))
             yield Recording(match, Path(Path(match).stem))
 
 
@@ -107,7 +117,10 @@ def _in_folder(argument: str, folder: Path, recursive: bool) -> Iterator[Recordi
         yield Recording(str(path), path.relative_to(folder).with_suffix(""))
 
 
-def _check(name: str, path: Path) -> None:
+def _check(name: str) -> None:
+    path = Path(name).expanduser()
+    if name == STANDARD_INPUT:
+        return
     if not path.exists():
         raise AudioError(f"{name}: no such file")
     if not os.access(path, os.R_OK):

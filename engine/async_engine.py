@@ -26,7 +26,9 @@ from antiphon.inputs.calls.options import (
     checked_priority,
     refuse_unknown,
 )
+from antiphon.inputs.calls.transcription import checked_timeout
 from antiphon.inputs.chat import chat_prompts
+from antiphon.inputs.encoder_inputs import check_pooled
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.prompts import Prompt
 from antiphon.scheduler.request import Finished
@@ -135,8 +137,10 @@ class AsyncEngine(SpeechCalls):
                     sent += len(tokens)
                     yield StreamDelta(opened.text.take(), tokens)
             finished = await self.requests.wait(opened)
-        reason = "stop" if opened.text.stopped else finished.reason
-        yield StreamDelta(opened.text.take(final=True), opened.text.token_ids[sent:], reason)
+        text, stopped = opened.text.take(final=True), opened.text.stopped
+        count = len(opened.text.token_ids if stopped else finished.token_ids)
+        reason = "stop" if stopped else finished.reason
+        yield StreamDelta(text, opened.text.token_ids[sent:], reason, count)
 
     async def encode(
         self,
@@ -155,15 +159,27 @@ class AsyncEngine(SpeechCalls):
         ConfigurationError for an unknown keyword and for `object_refs` without Ray.
         """
         self.check_caller()
-        refuse_unknown("encode()", unknown, ENCODE_NAMES)
-        if object_refs:
-            check_object_store(self.config)
+        self.check_encode(pooled, object_refs, timeout, **unknown)
         deadline = Deadline(timeout)
         with one_caller():
             async with deadline.limit():
                 media = await self.run_in_thread(self.encoder_inputs.read, source, pooled)
                 states = await self.requests.encodes.encode(media, pooled)
                 return await put(states) if object_refs else states
+
+    def check_encode(
+        self,
+        pooled: bool = False,
+        object_refs: bool = False,
+        timeout: float | None = None,
+        **unknown: Any,
+    ) -> None:
+        """Raises what every source of a call would end with."""
+        refuse_unknown("encode()", unknown, ENCODE_NAMES)
+        checked_timeout(timeout)
+        check_pooled(self.model, pooled)
+        if object_refs:
+            check_object_store(self.config)
 
     async def stats(self) -> dict[str, int]:
         """Sums of the workers' counters: encodes, cross_cache_hits, kept_states_hits, preemptions,

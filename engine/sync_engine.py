@@ -160,12 +160,16 @@ class Engine:
         """As `AsyncEngine.stream`. A generator of this engine's: who iterates keeps the engine."""
         yield from self._loop_thread.iterate(self._async.stream(prompt, params, **options))
 
-    def encode(self, sources: Sequence[Any], **options: Any) -> list[Any]:
-        """As `AsyncEngine.encode`, of each source, in their order. Raises what one of them does."""
-        ends = dict(self._loop_thread.as_completed(sources, partial(self._async.encode, **options)))
-        if failed := [end for end in ends.values() if isinstance(end, AntiphonError)]:
-            raise failed[0]
-        return [ends[number] for number in range(len(ends))]
+    def encode(self, sources: Any, **options: Any) -> list[Any]:
+        """As `AsyncEngine.encode`, of each source, in their order; a failed one's error stands in
+        its place. One source alone gives a list of one, and raises its error. Raises as
+        `AsyncEngine.encode` for a wrong option, before any source is read."""
+        self._async.check_encode(**options)
+        encode = partial(self._async.encode, **options)
+        if self._async.encoder_inputs.is_one(sources):
+            return [self._loop_thread.run(encode(sources))]
+        ends = self._loop_thread.as_completed(sources, encode)
+        return [end for _, end in sorted(ends, key=lambda pair: pair[0])]
 
     # ------------------------------------------------------------------ recordings
 

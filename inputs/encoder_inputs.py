@@ -1,11 +1,12 @@
 """What `encode()` is given, as encoders take it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from antiphon.config.errors import PromptError
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.image_halves import ImageHalf
+from antiphon.inputs.calls.options import is_one_recording
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.prepared import EncoderInput
@@ -26,6 +27,14 @@ class EncoderInputs:
             self._images = ImageProcessor(
                 inputs.model.path, half, limits.fetching, resizing=limits.resizing
             )
+
+    def is_one(self, sources: Any) -> bool:
+        """Whether this is one source, and not several. What is neither counts as one: `read` says
+        what is wrong with it."""
+        is_image = self._images is not None and getattr(sources, "ndim", 4) < 4
+        if is_image or is_one_recording(sources):
+            return True
+        return not isinstance(sources, Iterable) and not hasattr(sources, "__getitem__")
 
     def read(self, source: Any, pooled: bool) -> EncoderInput:
         """An image, audio or a text in any form; the last two, and an image that is read with a

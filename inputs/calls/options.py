@@ -107,7 +107,7 @@ def all_prompts(prompts: Any) -> list[Any]:
 
 def check_recordings(recordings: Any) -> None:
     """Raises PromptError for a single recording, in any form, where several are expected."""
-    if _is_one_recording(recordings):
+    if is_one_recording(recordings):
         raise PromptError(
             f"give a list of recordings, not {_type_name(recordings)}; "
             "for a single one there is transcribe()"
@@ -116,10 +116,13 @@ def check_recordings(recordings: Any) -> None:
         raise PromptError(f"give a list of recordings, not {_type_name(recordings)}")
 
 
-def _is_one_recording(value: Any) -> bool:
+def is_one_recording(value: Any) -> bool:
+    """Whether `value` is a recording, in any form of `AudioInput`, and not several."""
     if isinstance(value, (str, bytes, bytearray, memoryview, array, os.PathLike, Mapping)):
         return True
     if callable(getattr(value, "read", None)) or callable(getattr(value, "get_all_samples", None)):
+        return True
+    if hasattr(value, "sample_rate") and hasattr(value, "data"):  # torchcodec's AudioSamples
         return True
     if getattr(value, "ndim", 2) < 2:  # an array or tensor: of samples, or of strings and objects
         return getattr(getattr(value, "dtype", None), "kind", "f") in "biufc"

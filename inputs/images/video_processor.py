@@ -138,7 +138,8 @@ def settings_of(folder: Path) -> Mapping[str, Any]:
     """Of the checkpoint, for videos. Raises what `UNUSABLE` names."""
     for name in FILES:
         if (folder / name).exists():
-            settings: Mapping[str, Any] = json.loads((folder / name).read_text())
+            content = (folder / name).read_text("utf-8-sig")
+            settings: Mapping[str, Any] = json.loads(content)
             if name == FILES[0]:
                 settings = settings.get("video_processor") or {}
             if settings:

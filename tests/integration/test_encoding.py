@@ -21,9 +21,11 @@ from antiphon.config.errors import (
     ConfigurationError,
     EngineDeadError,
     ImageError,
+    InputError,
     PromptError,
     UnsupportedModelError,
 )
+from antiphon.inputs.audio.forms import load_audio
 from antiphon.serve.one_process import opener
 
 TEXTS = [f"in words: {number}" for number in (1, 22, 333, 22)]
@@ -45,7 +47,15 @@ def test_hidden_states_of_texts(t5_folder: Path) -> None:
         with pytest.raises(PromptError, match="no pooling"):
             engine.encode(TEXTS, pooled=True)
         with pytest.raises(PromptError, match="is empty"):
-            engine.encode([{"multi_modal_data": {}}])
+            engine.encode({"multi_modal_data": {}})
+        (alone,) = engine.encode(TEXTS[0])
+        good, bad = engine.encode([TEXTS[0], {"multi_modal_data": {}}])
+        assert np.allclose(alone, states[0], atol=1e-5)
+        assert np.allclose(good, states[0], atol=1e-5)
+        assert isinstance(bad, PromptError)
+        for wrong in (None, 5, TEXTS[0].encode()):
+            with pytest.raises(PromptError, match="prompt"):
+                engine.encode(wrong)
     with pytest.raises(EngineDeadError):
         engine.encode(TEXTS)
 
@@ -57,8 +67,22 @@ def test_hidden_states_of_sound(whisper_folder: Path) -> None:
         assert first.ndim == 2
         assert np.isfinite(first).all()
         assert np.array_equal(first, second)
-        with pytest.raises(AudioError, match="no such file"):
-            engine.encode(["/no/such.wav"])
+        samples = load_audio(path, 16_000)
+        forms = [path, str(path), path.read_bytes(), samples, (samples, 16_000), (16_000, samples)]
+        forms += [torch.from_numpy(samples), {"array": samples, "sampling_rate": 16_000}]
+        for one in forms:
+            (alone,) = engine.encode(one)
+            assert np.allclose(alone, first, atol=1e-5), type(one)
+        with path.open("rb") as file:
+            assert np.array_equal(engine.encode(file)[0], first)
+        good, bad = engine.encode([path, "/no/such.wav"])
+        assert np.array_equal(good, first)
+        assert isinstance(bad, AudioError)
+        with pytest.raises(AudioError, match=r"^/no/such\.wav: no such file"):
+            engine.encode("/no/such.wav")
+        for wrong in (None, 5):
+            with pytest.raises(InputError, match=r"audio must be a path|'audio': path"):
+                engine.encode(wrong)
 
 
 @torch.inference_mode()
@@ -76,8 +100,17 @@ def test_an_encoder_alone_gives_hidden_states_and_embeddings_of_images(tmp_path:
         assert np.allclose(np.stack(states), output.last_hidden_state, atol=1e-4)
         assert np.allclose(np.stack(pooled), output.pooler_output, atol=1e-4)
         assert "encoder torch_sdpa" in repr(engine)
+        images[0].save(tmp_path / "one.png")
+        for one in (images[0], np.asarray(images[0]), tmp_path / "one.png"):
+            (alone,) = engine.encode(one)
+            assert np.allclose(alone, states[0], atol=1e-4), type(one)
+        good, bad = engine.encode([images[0], "/no/such.png"])
+        assert np.allclose(good, states[0], atol=1e-4)
+        assert isinstance(bad, ImageError)
         with pytest.raises(ImageError, match="cannot be read"):
-            engine.encode(["/no/such.png"])
+            engine.encode("/no/such.png")
+        with pytest.raises(ImageError, match="an image must be"):
+            engine.encode(None)
         refused = engine.generate("text", use_tqdm=False)[0].error
         assert isinstance(refused, UnsupportedModelError)
         assert "use encode()" in str(refused)

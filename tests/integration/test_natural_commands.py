@@ -29,6 +29,9 @@ def antiphon(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--data-parallel-size", "2"], "give decoder_replicas"),
         (["--output-dirr", "x"], "Did you mean --output-dir?"),
         (["--max-num-seq", "4"], "Did you mean --max-num-seqs?"),
+        (["--stop", "x"], "No option --stop: give -s stop=..., a list as JSON."),
+        (["--allowed-token-ids", "5"], "give -s allowed_token_ids=..."),
+        (["--stop_token_ids", "5"], "give -s stop_token_ids=..."),
         (["--nope"], "No such option: --nope. `antiphon transcribe --help` lists them."),
         (["--device", "gpux"], "'gpux' is not one of auto, cpu, cuda"),
     ],
@@ -38,6 +41,12 @@ def test_flags_of_other_tools(flag: list[str], answer: str) -> None:
     done = antiphon("transcribe", str(CALL), "-m", "tiny", *flag)
     assert (done.returncode, done.stdout) == (2, "")
     assert answer in done.stderr
+
+
+def test_sampling_flags_of_a_command_that_does_not_sample() -> None:
+    done = antiphon("serve", "tiny", "--stop-token-ids", "5")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--stop-token-ids: it belongs to the commands that generate." in done.stderr
 
 
 def test_values_as_other_engines_spell_them(whisper_folder: Path) -> None:

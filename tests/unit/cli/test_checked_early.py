@@ -102,3 +102,9 @@ def test_a_line_that_is_not_utf_8_is_its_own_error(monkeypatch: pytest.MonkeyPat
     assert parse(plain, "text").encoder.text == "plain"
     with pytest.raises(PromptError, match="the byte 0xE9, which is not UTF-8"):
         parse(broken, "text")
+
+
+def test_prompts_may_begin_with_a_byte_order_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbffirst\nsecond\n"), "utf-8")
+    monkeypatch.setattr("sys.stdin", lines)
+    assert _lines_of_standard_input() == ["first", "second"]

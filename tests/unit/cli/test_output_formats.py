@@ -171,6 +171,21 @@ def test_arguments_that_are_no_recordings(sounds: Path) -> None:
     ]
 
 
+def test_a_file_that_is_no_recording_is_named_once(sounds: Path) -> None:
+    """However it was typed, also in a folder; and the others of its folder or pattern are kept."""
+    (sounds / "deep" / "a.wav").write_bytes(b"")
+    for arguments in (["deep"], ["deep/a.wav", "deep", "deep/*"], ["deep/*", "./deep/a.wav"]):
+        recordings, errors = expand(arguments, recursive=False)
+        assert [item.name for item in recordings] == ["deep/c.opus"]
+        assert [str(error) for error in errors] == ["deep/a.wav: the file is empty"]
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(sounds: Path) -> None:
+    (sounds / "list").write_text("b.MP3\na.wav\n", encoding="utf-8-sig")
+    recordings, errors = expand(["@list"], recursive=False)
+    assert ([item.name for item in recordings], errors) == (["b.MP3", "a.wav"], [])
+
+
 def test_names_that_look_like_something_else(sounds: Path) -> None:
     for name in ("[1].wav", "@home.wav", "a?.wav"):
         (sounds / name).write_bytes(SOUND.read_bytes())

@@ -56,6 +56,18 @@ def test_workers_say_so_before_they_read_weights(
     assert time.process_time() - began < 1.0
 
 
+def test_a_pool_that_holds_no_request_is_refused(whisper_folder: Path, t5_folder: Path) -> None:
+    """Of equal windows, all of one; texts may be of one token."""
+    config = resolve(str(whisper_folder), {"device": "cpu"})
+    model, size = ModelConfig.load(config.model), config.decoder.kv_page_size
+    least = 1 + -(-model.max_encoder_len // size)
+    for device in ("cpu", "auto"):
+        AsyncEngine(str(whisper_folder), device=device, num_kv_pages=least)
+        with pytest.raises(ConfigurationError, match=rf"={least - 1} .* shortest needs {least} "):
+            AsyncEngine(str(whisper_folder), device=device, num_kv_pages=least - 1)
+    AsyncEngine(str(t5_folder), device="cpu", num_kv_pages=1)
+
+
 def test_the_pool_has_as_many_pages_as_there_is_room_for(t5_folder: Path) -> None:
     engine = PlainEngine(
         t5_folder, max_num_seqs=2, max_model_len=40, max_encoder_len=50, kv_page_size=8
