@@ -5,7 +5,7 @@ import math
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
 from antiphon.actors.address import Address
@@ -42,8 +42,11 @@ class ArenaPlaces:
         self.export = export
         self._space, self._clock = space, clock
         self._cannot: set[Incarnation] = set()  # encoders that have not mapped the arena
-        self._gone: list[tuple[float, Incarnation]] = []  # when their writes are over
+        # Encoders whose writes are over, and since when; but for those of some keys.
+        self._ended: list[tuple[float, Incarnation, Collection[str]]] = []
         self._known_gone: dict[str, int] = {}  # by encoder
+        self._landing: dict[Incarnation, Collection[str]] = {}  # keys of writes given up
+        self.num_quarantined = 0  # rows that such writes may reach
         self._next_asking = -math.inf
 
     # ------------------------------------------------------------------ asking
@@ -69,7 +72,7 @@ class ArenaPlaces:
         """Encoders, and keys whose places they may still write though nobody wants them: they are
         to be withdrawn now, perhaps once more."""
         now = self._clock()
-        self._end_gone(now)
+        self._end_writers(now)
         if not self._space.num_blocked or now < self._next_asking:
             return []
         self._next_asking = now + ASK_AGAIN_SECONDS
@@ -98,12 +101,19 @@ class ArenaPlaces:
         return [key for key, ticket in pairs if self._space.answered(key, sender, ticket)]
 
     def not_mapped(self, message: NotMapped) -> None:
-        if self.export is not None and message.arena == self.export.name:
-            logger.warning(
-                "hidden states of %s come by way of the host: %s", message.sender, message.reason
-            )
-            self._cannot.add(message.sender)
-            self._space.end_writers(*message.sender)
+        """Rows that a write may still reach stay with their keys until `sender` says once more that
+        none does, or its process is gone. What it gave up may be buffered here for a moment."""
+        if self.export is None or message.arena != self.export.name:
+            return
+        sender, landing = message.sender, message.landing
+        logger.warning("hidden states of %s come by way of the host: %s", sender, message.reason)
+        self._cannot.add(sender)
+        if landing is None:
+            self._space.end_writers(*sender)
+        else:
+            self._landing.setdefault(sender, landing.keys())
+            self._ended.append((self._clock() + GRACE_SECONDS, sender, landing.keys()))
+            self._count_quarantined()
 
     # ------------------------------------------------------------------ ends of encoders
 
@@ -116,13 +126,30 @@ class ArenaPlaces:
         gone |= {name: sys.maxsize for name in self._known_gone if name not in gone}
         for name, epoch in gone.items():
             if epoch > self._known_gone.get(name, 0):
-                self._gone.append((now + GRACE_SECONDS, Incarnation(name, epoch)))
+                self._ended.append((now + GRACE_SECONDS, Incarnation(name, epoch), ()))
         self._known_gone = gone
 
-    def _end_gone(self, now: float) -> None:
-        while self._gone and self._gone[0][0] <= now:
-            _, (name, epoch) = self._gone.pop(0)
-            self._space.end_writers(name, epoch)
+    def _end_writers(self, now: float) -> None:
+        while self._ended and self._ended[0][0] <= now:
+            _, life, landing = self._ended.pop(0)
+            self._space.end_writers(*life, landing)
+            for writer in [each for each in self._landing if each.name == life.name]:
+                if writer.epoch <= life.epoch:
+                    del self._landing[writer]
+            if landing:
+                self._landing[life] = landing
+        if self._landing or self.num_quarantined:
+            self._count_quarantined()
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """For people: rows in quarantine, where writes can be given up. From any thread."""
+        by_nixl = self.export is not None and self.export.far
+        return {"quarantined_hidden_states": self.num_quarantined} if by_nixl else {}
+
+    def _count_quarantined(self) -> None:
+        keys = {key for landing in self._landing.values() for key in landing}
+        self.num_quarantined = sum(map(self._space.num_written, keys))
 
 
 def export_arena(

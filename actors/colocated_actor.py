@@ -70,11 +70,11 @@ class ColocatedActor(DecoderActor):
         encoder, decoder = self.encoder.incarnation.name, self.decoder.incarnation.name
         self.encoder.connect(
             Links(node, {**frontends, decoder: self.decoder}),
-            [each["encoder"] for each in followers],
+            [follower["encoder"] for follower in followers],
         )
         self.decoder.connect(
             Links(node, {**frontends, encoder: self.encoder}),
-            [each["decoder"] for each in followers],
+            [follower["decoder"] for follower in followers],
         )
 
     def stats(self) -> dict[str, int]:

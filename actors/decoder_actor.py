@@ -45,7 +45,9 @@ class DecoderActor(LeaderActor):
         return {"decoder": self.decoder.info}
 
     def start(self, node: str, frontends: Mapping[str, AnyPeer], followers: Followers = ()) -> None:
-        self.decoder.connect(Links(node, frontends), [each["decoder"] for each in followers])
+        self.decoder.connect(
+            Links(node, frontends), [follower["decoder"] for follower in followers]
+        )
 
     def receive(self, message: Message) -> None:
         if isinstance(message, HiddenStates):

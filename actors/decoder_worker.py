@@ -93,8 +93,8 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
         load = scheduler.load()
         for name in ("tokens", "slots", "senders", "trial"):  # no counters: they have no sum
             del load[name]
-        pages = scheduler.pages.counters
-        return {**scheduler.counters, **self.replica.runner.eager_steps, **load, **pages}
+        memory = {**scheduler.pages.counters, **self._places.counters}
+        return {**scheduler.counters, **self.replica.runner.eager_steps, **load, **memory}
 
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in sequences."""
@@ -242,7 +242,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
             self._send(failed_output(request_id, error))
 
     def run_once(self) -> None:
-        self._asks.turn()
+        self._asks.ask_overdue()
         for output in self.replica.step():
             self._send(output)
         self.news.note_trial(self.replica.scheduler.intake.trials.mark)

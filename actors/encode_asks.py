@@ -79,8 +79,9 @@ class EncodeAsks:
             if not self._links.send(encoder, Withdraw(self._name, keys, tickets)):
                 self._confirm(Withdrawn(keys))
 
-    def turn(self) -> None:
-        """Asks once more for what nothing was heard of."""
+    def ask_overdue(self) -> None:
+        """Asks once more for media whose encoder has not answered in time. Withdraws, perhaps once
+        more, what encoders may still write though nobody wants it."""
         if overdue := self._scheduler.encodes.overdue():
             self.ask(overdue, again=True)
         for encoder, keys in self._places.late():

@@ -30,7 +30,9 @@ class EncoderActor(LeaderActor):
         return {"encoder": self.encoder.info}
 
     def start(self, node: str, frontends: Mapping[str, AnyPeer], followers: Followers = ()) -> None:
-        self.encoder.connect(Links(node, frontends), [each["encoder"] for each in followers])
+        self.encoder.connect(
+            Links(node, frontends), [follower["encoder"] for follower in followers]
+        )
 
     def receive(self, message: Message) -> None:
         self.encoder.send(message)  # type: ignore[arg-type]  # the worker refuses others by name

@@ -76,32 +76,6 @@ class EncoderBatch:
         return EncoderBatch([self.jobs[row] for row in rows], encoded, states.ready)
 
 
-class Departures:
-    """Jobs whose batches are computed, until their states are with their decoders: those that were
-    posted by NIXL are still on their way. `end` takes them then."""
-
-    def __init__(self, end: Callable[[list[EncodeJob]], None]) -> None:
-        self._end = end
-        self._open: list[tuple[list[EncodeJob], list[Callable[[], bool]]]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._open)
-
-    def add(self, jobs: list[EncodeJob], transports: Sequence[Transport]) -> None:
-        waits = [sent for transport in transports if (sent := transport.computed()) is not None]
-        self._open.append((jobs, waits))
-        self.check()
-
-    def check(self) -> None:
-        still = []
-        for jobs, waits in self._open:
-            if waits := [sent for sent in waits if not sent()]:
-                still.append((jobs, waits))
-            else:
-                self._end(jobs)
-        self._open = still
-
-
 @dataclass(frozen=True)
 class LaunchedBatch:
     """A batch on the device. `began`: when it was queued, in seconds of the monotonic clock; None

@@ -162,7 +162,8 @@ class EncoderJobs:
     @property
     def senders(self) -> set[str]:
         """Names of decoders and frontends that want something. From any thread."""
-        lacking = {job.decoder for each in list(self._lacking.values()) for job in each.jobs}
+        entries = list(self._lacking.values())
+        lacking = {job.decoder for entry in entries for job in entry.jobs}
         return self.ready.senders | lacking | {decoder for decoder, _ in list(self._begun)}
 
     @property

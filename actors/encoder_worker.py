@@ -12,8 +12,9 @@ import torch
 
 from antiphon.actors.address import Address
 from antiphon.actors.channel import PeerGone
+from antiphon.actors.departures import Departures
 from antiphon.actors.encoder_answers import EncoderAnswers
-from antiphon.actors.encoder_batch import Departures, EncoderBatch, LaunchedBatch
+from antiphon.actors.encoder_batch import EncoderBatch, LaunchedBatch
 from antiphon.actors.encoder_counters import EncoderCounters
 from antiphon.actors.encoder_jobs import EncoderJobs
 from antiphon.actors.links import Links
@@ -34,7 +35,7 @@ from antiphon.actors.messages import (
 from antiphon.actors.news import News
 from antiphon.actors.outlets import Outlets
 from antiphon.actors.rank_channel import EncoderWire, RankSenders
-from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
+from antiphon.actors.worker import POLL_SECONDS, Worker
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.graphs import NoGraph
@@ -107,7 +108,8 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
     @property
     def _open_tokens(self) -> int:
         batches = [one.batch for one in list(self._in_flight)]
-        return self._jobs.num_tokens + sum(sum(batch.encoded.lengths) for batch in batches)
+        encoding = sum(sum(batch.encoded.lengths) for batch in batches)
+        return self._jobs.num_tokens + encoding + self._departures.num_tokens
 
     def held(self) -> bytes:
         """As `WorkerActor.held`: of the inputs that wait here."""
@@ -163,7 +165,9 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
                 self._queue_completed(message)
             case Encode():
                 self.news.note_senders(job.decoder for job in message.jobs)
-                self._jobs.add(self._outlets.admit(message), message.again)
+                jobs = self._outlets.admit(message)
+                self._departures.check()  # a new life of the decoder has ended writes to its last
+                self._jobs.add(jobs, message.again)
             case Withdraw():
                 self._withdraw(message)
             case Input():
@@ -187,6 +191,8 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
     def _withdraw(self, message: Withdraw) -> None:
         tickets = dict(zip(message.keys, message.tickets, strict=False))
         if keys := self._jobs.withdraw(message.decoder, message.keys):
+            for key in self._outlets.may_land(message.decoder):
+                tickets.pop(key, None)
             of_keys = tuple(tickets.get(key, 0) for key in keys)
             self._answers.send(message.decoder, Withdrawn(keys, self.incarnation, of_keys))
 
@@ -200,6 +206,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
     def run_once(self) -> None:
         self._answers.send_kept()
         self._departures.check()
+        self._outlets.check()
         for frontend, keys in self._jobs.to_ask().items():
             self._links.send(frontend, NeedInput(self.incarnation.name, tuple(keys)))
         if self._has_room and self._jobs:
@@ -216,7 +223,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
 
     @property
     def poll_timeout(self) -> float:
-        return 0.0 if self._jobs or self._in_flight or self._departures else IDLE_SECONDS
+        return 0.0 if self._jobs or self._in_flight else self._departures.poll_timeout
 
     @property
     def _has_room(self) -> bool:
@@ -230,6 +237,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             if self._has_room and (self._jobs or not self.inbox.empty()):
                 return False
             time.sleep(POLL_SECONDS)
+            self._departures.check()
             if (now := time.monotonic()) - began < BATCH_SECONDS:
                 self.turned_at = now  # a long batch is no loop that hangs
             self.runner.ranks.limit.check(began, "an encoder batch")

@@ -82,14 +82,14 @@ def _supervisor(blueprint: Blueprint) -> Any:
     """Starts it on this node: it must not outlive this process. If it dies before, Ray starts it
     again, and `SupervisorLink.recover` tells it of its engine."""
     name = blueprint.config.workers.name
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(Supervisor)
     placed = actor.options(  # all in one call: a second one would lose the strategy
         name=supervisor_name(name or secrets.token_hex(6)),
         namespace=NAMESPACE,
         num_cpus=0,
         max_restarts=-1,
-        scheduling_strategy=here,
+        scheduling_strategy=this_node,
     )
     try:
         return placed.remote(blueprint)

@@ -203,11 +203,14 @@ class StatesWritten(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class NotMapped(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The encoder cannot map the arena of this name: it has written nothing there, and will not."""
+    """The encoder writes nothing more to the arena of this name. `landing`: by key, the tickets of
+    writes that it has given up and that may still land there; None if it has never written there,
+    because it cannot map the arena. Comes again when some of these are over."""
 
     arena: str
     reason: str
     sender: Incarnation
+    landing: dict[str, int] | None = None
 
 
 # ---------------------------------------------------------------------- worker to the others

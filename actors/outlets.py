@@ -40,6 +40,8 @@ class Outlets:
         self._plain: dict[str, Transport] = {}  # by decoder
         self._mapped: dict[str, Mapped | Nixl] = {}  # by decoder
         self._refused: dict[str, str] = {}  # by decoder: an arena that could not be mapped
+        # With their decoders, those by which nothing new is written; some of theirs may still land.
+        self._given_up: list[tuple[str, Nixl]] = []
         self._num_shared = 0  # batches that ranks of the decoder beside this encoder share
 
     # ------------------------------------------------------------------ arenas
@@ -58,7 +60,7 @@ class Outlets:
         if (mapped := self._mapped.get(decoder)) is not None:
             if mapped.name == arena.name:
                 return True
-            self._unmap(decoder)  # that of an earlier life
+            self._unmap(decoder)  # that of an earlier life, which has ended
         if self._refused.get(decoder) == arena.name:
             return False
         try:
@@ -75,21 +77,37 @@ class Outlets:
         written = partial(self._written, decoder, arena.name)
         if not arena.far:
             return Mapped(written, MappedArena(arena, self._device))
-        return Nixl(arena, self._device, written, partial(self._unwritten, decoder, arena.name))
+        return Nixl(arena, self._device, written, partial(self._unwritten, decoder))
 
-    def _unwritten(self, decoder: str, arena: str, states: HiddenStates, reason: str) -> None:
+    def _unwritten(self, decoder: str, nixl: Nixl, states: HiddenStates, reason: str) -> None:
         """What could not be written goes another way, and so does all that follows."""
-        if decoder in self._mapped and self._mapped[decoder].name == arena:
-            self._unmap(decoder)
-            self._refuse(decoder, arena, reason)
+        if self._mapped.get(decoder) is nixl:
+            del self._mapped[decoder]
+            self._given_up.append((decoder, nixl))
+            self._refuse(decoder, nixl.name, reason, nixl.landing)
         another = transport_to(False, partial(self._answer, decoder), self._device)
         another.queued(states)
         another.computed()
 
-    def _refuse(self, decoder: str, arena: str, reason: str) -> None:
+    def _refuse(
+        self, decoder: str, arena: str, reason: str, landing: dict[str, int] | None = None
+    ) -> None:
         logger.warning("hidden states for %s go by way of the host: %s", decoder, reason)
         self._refused[decoder] = arena
-        self._answer(decoder, NotMapped(arena, reason, self._incarnation))
+        self._answer(decoder, NotMapped(arena, reason, self._incarnation, landing))
+
+    def check(self) -> None:
+        """Tells decoders that writes which were given up are over. Once a round of the loop."""
+        for decoder, nixl in list(self._given_up):
+            if nixl.check() and self._refused.get(decoder) == nixl.name:
+                reason = "writes that were given up are over"
+                self._answer(decoder, NotMapped(nixl.name, reason, self._incarnation, nixl.landing))
+            if not nixl.is_open:
+                self._given_up.remove((decoder, nixl))
+
+    def may_land(self, decoder: str) -> set[str]:
+        """Keys whose states a write that was given up may still bring to `decoder`."""
+        return {key for name, nixl in self._given_up if name == decoder for key in nixl.landing}
 
     def _written(
         self, decoder: str, arena: str, keys: tuple[str, ...], tickets: tuple[int, ...]
@@ -103,10 +121,13 @@ class Outlets:
             self._unmap(decoder)
 
     def _unmap(self, decoder: str) -> None:
-        self._mapped.pop(decoder).close()
+        transport = self._mapped.pop(decoder)
+        transport.close()
+        if isinstance(transport, Nixl):
+            self._given_up.append((decoder, transport))
 
     def close(self) -> None:
-        """The loop has ended."""
+        """Unmaps all arenas, when the loop has ended."""
         for decoder in list(self._mapped):
             self._unmap(decoder)
 
@@ -155,9 +176,9 @@ class Outlets:
     def _plain_to(self, decoder: str) -> Transport:
         if decoder not in self._plain:
             peer = self._links.peer(decoder)
-            here = peer is not None and peer.in_this_process
+            in_this_process = peer is not None and peer.in_this_process
             answer = partial(self._answer, decoder)
-            self._plain[decoder] = transport_to(here, answer, self._device)
+            self._plain[decoder] = transport_to(in_this_process, answer, self._device)
         return self._plain[decoder]
 
 

@@ -42,8 +42,8 @@ async def end_process(handle: Any, spot: Spot | None) -> None:
 
 async def _end_remote(spot: Spot) -> None:
     """As `end_local`, by a task on its node."""
-    there = NodeAffinitySchedulingStrategy(spot.node, soft=False)
-    task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(end_now)
+    its_node = NodeAffinitySchedulingStrategy(spot.node, soft=False)
+    task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=its_node)(end_now)
     try:
         await asyncio.wait_for(task.remote(spot.pid, spot.born), KILL_SECONDS)
     except (ray.exceptions.RayError, TimeoutError) as error:

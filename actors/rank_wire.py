@@ -142,7 +142,7 @@ def _launch(command: Launch) -> LaunchFrame:
 
 
 def _admission(one: Admission) -> AdmissionFrame:
-    params = {name: getattr(one.params, name) for name in one.params.given}
+    params = {name: getattr(one.params, name) for name in one.params.fields_set}
     return AdmissionFrame(
         one.slot, longs(one.token_ids), one.prompt_len, one.max_len, one.seed, params, one.rules,
         pages_bytes(one.self_pages), pages_bytes(one.cross_pages), one.cross_len, one.grids,
@@ -191,8 +191,8 @@ def _from_wire(wire: CommandFrame) -> RankCommand:
         case DropStatesFrame():
             return DropStates(wire.keys)
         case AlignFrame(ended):
-            each = ((slot, rows_of(at, 1)[0], *rest) for slot, at, *rest in ended)
-            return Align(tuple(AlignedSequence(*fields) for fields in each))
+            parts = ((slot, rows_of(rows, 1)[0], *rest) for slot, rows, *rest in ended)
+            return Align(tuple(AlignedSequence(*fields) for fields in parts))
 
 
 def _plan_of(wire: LaunchFrame) -> StepPlan:

@@ -26,10 +26,12 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.name = f"serve-stop-{secrets.token_hex(6)}"
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        this_node = NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
         actor = ray.remote(num_cpus=0, max_restarts=-1)(_Waiting)
         self._actor = actor.options(
-            name=self.name, namespace=NAMESPACE, scheduling_strategy=here
+            name=self.name, namespace=NAMESPACE, scheduling_strategy=this_node
         ).remote()
 
     def give(self) -> None:

@@ -67,7 +67,7 @@ class _Submit(msgspec.Struct, array_like=True, tag="Submit"):
 def _to_wire(request: Request) -> Any:
     values = list(_values_of(request))
     params = request.params
-    values[_PARAMS] = {name: getattr(params, name) for name in params.given}
+    values[_PARAMS] = {name: getattr(params, name) for name in params.fields_set}
     return _WireRequest(*values)
 
 

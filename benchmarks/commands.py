@@ -129,9 +129,9 @@ def attention(
     from antiphon.benchmarks import attention as kernels
     from antiphon.benchmarks.machine import measure
 
-    given = {"batches": batches, "tokens": tokens, "head_sizes": head_sizes}
+    texts = {"batches": batches, "tokens": tokens, "head_sizes": head_sizes}
     numbers: dict[str, Any] = {
-        name: _numbers(text) for name, text in given.items() if text is not None
+        name: _numbers(text) for name, text in texts.items() if text is not None
     }
     sizes = kernels.PRESETS[preset]._replace(**numbers)
     machine = measure()

@@ -142,8 +142,8 @@ def _prompts(
     requests = ImageRequests(id_, int(load.input_size), load.images)
     prompts = [requests.prompt(load.input_size) for _ in range(batch)]
     made = [processor.prepare(prompt, SamplingParams()) for prompt in prompts]
-    ids = torch.tensor([each.prompt_token_ids for each in made])
-    media = [Pixels.unpacked(part.payload) for each in made for part in each.inputs]
+    ids = torch.tensor([request.prompt_token_ids for request in made])
+    media = [Pixels.unpacked(part.payload) for request in made for part in request.inputs]
     values = [torch.from_numpy(image.values) for image in media]
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if processor.model.family.name == "qwen2_5_vl":

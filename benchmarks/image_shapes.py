@@ -172,3 +172,12 @@ def small_encoder(config: dict[str, Any]) -> dict[str, Any]:
     if "depth" in config:
         sizes["num_heads"] = 2
     return {**config, **{name: size for name, size in sizes.items() if name in config}}
+
+
+def threes(text: str) -> list[tuple[int, int, int]]:
+    """As in "16x224x224,1x1344x1344"."""
+    made = []
+    for part in text.split(","):
+        first, second, third = map(int, part.split("x"))
+        made.append((first, second, third))
+    return made

@@ -45,6 +45,21 @@ def write_json(
     path.write_text(json.dumps(content, indent=1))
 
 
+class Report:
+    """Rows of a benchmark; the file `output`, if there is one, has all that there are so far."""
+
+    def __init__(self, title: str, machine: Any, output: Path | None) -> None:
+        """`machine`: as `write_json` takes it."""
+        self.rows: list[Row] = []
+        self._title, self._machine, self._output = title, machine, output
+
+    def add(self, rows: list[Row]) -> None:
+        self.rows += rows
+        print(rows, flush=True)
+        if self._output is not None:
+            write_json(self._output, self._title, self._machine, {}, self.rows)
+
+
 # Tol's bright scheme, which color-blind readers can tell apart too.
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 

@@ -213,9 +213,11 @@ def measure(
         ):
             parallel = layout.get(half, Parallel())
             if parallel.num_ranks > 1:
-                given = {**options, **(decoder_options if half == "decoder" else {})}
-                results = processes.run(parallel, work, folder, given, load)
-                rows[half] = stage_rows(half, parallel, [one for each in results for one in each])
+                half_options = {**options, **(decoder_options if half == "decoder" else {})}
+                results = processes.run(parallel, work, folder, half_options, load)
+                rows[half] = stage_rows(
+                    half, parallel, [row for rank_rows in results for row in rank_rows]
+                )
     return rows["encoder"], rows["decoder"]
 
 

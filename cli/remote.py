@@ -67,7 +67,11 @@ def client_of(target: ServerFlags, model: str | None) -> "Iterator[Client]":
 
     key = target.api_key or os.environ.get("ANTIPHON_API_KEY")
     assert target.server is not None
-    with Client(target.server, api_key=key, model=model) as client:
+    try:
+        opened = Client(target.server, api_key=key, model=model)
+    except ValueError as error:  # a key that no header holds
+        raise ConfigurationError(str(error)) from None
+    with opened as client:
         try:
             names = [served.id for served in client.models()]
         except RequestRejected as error:
@@ -111,11 +115,12 @@ def transcriptions(
 
 @dataclass(frozen=True)
 class Sample:
-    """One text of a prompt."""
+    """One text of a prompt. `logprobs`: in the form of OpenAI's completions, if requested."""
 
     index: int
     text: str
     finish_reason: str | None
+    logprobs: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -150,8 +155,8 @@ def _generated(result: "Transcript | Completion | None") -> Generated:
     from antiphon.client import Completion
 
     assert isinstance(result, Completion)
-    pairs = zip(result.texts, result.finish_reasons, strict=True)
-    return Generated([Sample(index, *pair) for index, pair in enumerate(pairs)])
+    parts = zip(result.texts, result.finish_reasons, result.logprobs, strict=True)
+    return Generated([Sample(index, *part) for index, part in enumerate(parts)])
 
 
 def _word(word: "http.Word") -> "Word":

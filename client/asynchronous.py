@@ -1,8 +1,10 @@
 """`AsyncClient`: calls with `await`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from antiphon.client import policy as rules
@@ -17,7 +19,7 @@ from antiphon.client.calls import (
     sound_call,
     text_call,
 )
-from antiphon.client.errors import ClientError
+from antiphon.client.errors import ClientError, ConnectionFailed
 from antiphon.client.event_lines import parsed
 from antiphon.client.policy import Policy
 from antiphon.client.results import Completion, Model, Transcript
@@ -103,30 +105,30 @@ class AsyncClient:
         *,
         task: str = "transcribe",
         concurrency: int = 8,
-        output: str | None = None,
+        output: str | os.PathLike[str] | None = None,
         progress: Progress | bool | None = None,
         **options: Any,
     ) -> AsyncGenerator[BatchItem, None]:
         """Each input's result as it ends, at most `concurrency` at a time.
 
         `task`: transcribe, translate, generate or chat. `output`: a file that gets one line of JSON
-        for each result; inputs that have theirs in it are not sent again. `progress`: True draws a
-        bar; a function is called with the numbers of inputs that are done and in all (None for an
-        iterator). An input that fails
-        has its error in its item, and the others go on.
+        for each result; requests that have theirs in it are not sent again: the same content of an
+        input, with the same number, task, model and options. `progress`: True draws a bar; a
+        function is called with the numbers of inputs that are done and in all (None for an
+        iterator). An input that fails has its error in its item, and the others go on.
         """
-        calls: dict[str, Callable[..., Awaitable[Transcript | Completion]]] = {
-            "transcribe": self.transcribe, "translate": self.translate,
-            "generate": self.generate, "chat": self.chat,
-        }  # fmt: skip
-        if task not in calls:
-            raise ValueError(f"task must be one of {', '.join(calls)}, not {task!r}")
+        asks: dict[str, Callable[[Any, dict[str, Any]], Call[Any]]] = {
+            "transcribe": partial(sound_call, "transcriptions"),
+            "translate": partial(sound_call, "translations"),
+            "generate": text_call,
+            "chat": chat_call,
+        }
+        if task not in asks:
+            raise ValueError(f"task must be one of {', '.join(asks)}, not {task!r}")
         batch = Batch(inputs, concurrency, output, progress)
-
-        async def run(value: Any) -> Transcript | Completion:
-            return await calls[task](value, **options)
-
-        async with aclosing(batch.run(task, run)) as items:
+        fields = self._with_model(options)
+        results = batch.run(lambda value: asks[task](value, fields), self._result)
+        async with aclosing(results) as items:
             async for item in items:
                 yield item
 
@@ -149,13 +151,16 @@ class AsyncClient:
         while True:
             retry_after = None
             try:
-                response = await self._http.request(call.method, call.path, **call.arguments())
+                async with asyncio.timeout(self.policy.timeout):
+                    response = await self._http.request(call.method, call.path, **call.arguments())
                 if response.is_success:
-                    return call.read(response.json())
+                    return call.result(response.text)
                 error: ClientError = rules.failure(response)
                 retry_after = rules.retry_after(response)
             except self._lost as lost:
                 error = rules.lost(lost)
+            except TimeoutError:
+                error = ConnectionFailed(f"no answer within {self.policy.timeout} seconds")
             delay = self.policy.delay(attempt, error, retry_after)
             if delay is None:
                 raise error

@@ -1,7 +1,6 @@
 """Many inputs: some at a time, each result saved as it comes, what is saved not asked again."""
 
 import asyncio
-import hashlib
 import json
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sized
@@ -10,12 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from antiphon.client.errors import ClientError
+from antiphon.client.calls import Call
 from antiphon.client.policy import check_count
 from antiphon.client.results import Completion, Segment, Transcript, Word
 
 Result = Transcript | Completion
-Call = Callable[[Any], Awaitable[Result]]
+Ask = Callable[[Any], Call[Any]]
+Answer = Callable[[Call[Any]], Awaitable[Result]]
 Progress = Callable[[int, int | None], object]
 
 
@@ -67,18 +67,27 @@ class Batch:
             progress = drawn(self._total) if progress else None
         self._progress = progress
 
-    async def run(self, task: str, call: Call) -> AsyncGenerator[BatchItem, None]:
-        """Items as they end. Leaving the loop early cancels what is open."""
+    async def run(self, ask: Ask, answer: Answer) -> AsyncGenerator[BatchItem, None]:
+        """Items as they end. `ask` makes the request of an input, `answer` its result. Leaving the
+        loop early cancels what is open."""
         saved = {} if self._path is None else _read(self._path)
         room = asyncio.Semaphore(self._concurrency)
         ended: asyncio.Queue[BatchItem | None] = asyncio.Queue(2 * self._concurrency)
 
-        async def one(index: int, value: Any, key: str, log: IO[str] | None) -> None:
+        async def one(index: int, value: Any, log: IO[str] | None) -> BatchItem:
+            call = ask(value)
+            if log is None:
+                return BatchItem(index, await answer(call))
+            if (key := call.identity(index)) in saved:
+                return BatchItem(index, saved[key], resumed=True)
+            item = BatchItem(index, await answer(call))
+            _save(log, key, item)
+            return item
+
+        async def end(index: int, value: Any, log: IO[str] | None) -> None:
             try:
-                item = BatchItem(index, await call(value))
-                if log is not None:
-                    _save(log, key, item)
-            except (ClientError, OSError, ValueError) as error:
+                item = await one(index, value, log)
+            except Exception as error:  # whatever an input is, the others go on
                 item = BatchItem(index, error=error)
             finally:
                 room.release()
@@ -88,11 +97,7 @@ class Batch:
             async with asyncio.TaskGroup() as group:
                 for index, value in enumerate(self._inputs):
                     await room.acquire()
-                    if (key := identity(task, index, value)) in saved:
-                        room.release()
-                        await ended.put(BatchItem(index, saved[key], resumed=True))
-                    else:
-                        group.create_task(one(index, value, key, log))
+                    group.create_task(end(index, value, log))
             await ended.put(None)
 
         file = nullcontext() if self._path is None else self._path.open("a", encoding="utf-8")
@@ -120,18 +125,6 @@ class Batch:
             return await getting
         finally:
             getting.cancel()
-
-
-def identity(task: str, index: int, value: Any) -> str:
-    """Of one input: its number, and its content or path."""
-    digest = hashlib.sha256(f"{task}|{index}|".encode())
-    if isinstance(value, (str, os.PathLike)):
-        digest.update(os.fsencode(value))
-    elif isinstance(value, (bytes, bytearray)):
-        digest.update(value)
-    else:
-        digest.update(repr(value).encode("utf-8", "backslashreplace"))
-    return digest.hexdigest()[:32]
 
 
 def _save(log: IO[str], key: str, item: BatchItem) -> None:

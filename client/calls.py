@@ -1,9 +1,12 @@
 """Calls as data: what is sent, and how the answer is read. Shared by both clients."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from antiphon.client.errors import ServerFailed
 from antiphon.client.results import Completion, Model, Transcript
 from antiphon.client.sound import Sound, content_of
 
@@ -11,12 +14,13 @@ Result = TypeVar("Result")
 # A text, or {'encoder_prompt': ..., 'decoder_prompt': ...}.
 Prompt = str | Mapping[str, Any]
 Messages = str | list[dict[str, Any]]
+PLAIN_FORMATS = ("text", "srt", "vtt")  # response formats that are no JSON
 
 
 @dataclass(frozen=True)
 class Call(Generic[Result]):
     """One request. `form` and `file` make a multipart body, `json` another. `read`: from the
-    answer's JSON to the result."""
+    answer's JSON to the result, or from its text, if it is `plain`."""
 
     path: str
     read: Callable[[Any], Result]
@@ -24,12 +28,32 @@ class Call(Generic[Result]):
     json: Mapping[str, Any] | None = None
     form: Mapping[str, Any] | None = None
     file: tuple[str, bytes] | None = None
+    plain: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """For httpx."""
         if self.file is None:
             return {} if self.json is None else {"json": dict(self.json)}
         return {"data": dict(self.form or {}), "files": {"file": self.file}}
+
+    def result(self, text: str) -> Result:
+        """From the text of a successful answer. Raises ServerFailed if it is none of the API."""
+        try:
+            return self.read(text if self.plain else json.loads(text))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ServerFailed(
+                f"the answer to {self.path} is none of OpenAI's API ({type(error).__name__}: "
+                f"{error}): {text[:100]!r}"
+            ) from None
+
+    def identity(self, index: int) -> str:
+        """Of this request as number `index` of a batch: of all that is sent, so of the task, the
+        model, the options and the input's content."""
+        name, content = self.file or ("", b"")
+        fields = [index, self.path, self.json, self.form, name]
+        digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+        digest.update(content)
+        return digest.hexdigest()[:32]
 
 
 def sound_call(
@@ -44,7 +68,9 @@ def sound_call(
         f"{name}[]" if isinstance(value, (list, tuple)) else name: _text(value)
         for name, value in fields.items()
     }
-    return Call(f"audio/{endpoint}", Transcript.of, form=form, file=content_of(sound))
+    plain = not stream and fields["response_format"] in PLAIN_FORMATS
+    read: Callable[[Any], Transcript] = Transcript if plain else Transcript.of
+    return Call(f"audio/{endpoint}", read, form=form, file=content_of(sound), plain=plain)
 
 
 def _text(value: Any) -> Any:

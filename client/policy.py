@@ -15,10 +15,10 @@ LONGEST_PAUSE = 60.0  # seconds
 
 @dataclass(frozen=True)
 class Policy:
-    """`timeout`: seconds for one attempt; `connect_timeout`: for its connection; None: any number.
-    `retries`: after
-    status 429 or 503, or a lost connection, with pauses that double from `pause` seconds on, or as
-    long as the server says."""
+    """`timeout`: seconds for one attempt, from its connection to the end of the answer; in a stream
+    from one text to the next. `connect_timeout`: for the connection alone. None: any number.
+    `retries`: after status 429 or 503, a lost connection or a timeout, with pauses that double from
+    `pause` seconds on, or as long as the server says."""
 
     timeout: float | None = 600.0
     connect_timeout: float | None = 10.0
@@ -73,6 +73,15 @@ def base_of(server: str) -> str:
 
 
 def headers(api_key: str | None) -> dict[str, str]:
+    """Raises ValueError, which does not show the key. Blanks and line ends around it, as files and
+    variables have them, are no part of it."""
+    if api_key is None:
+        return {}
+    if not isinstance(api_key, str):
+        raise ValueError(f"api_key must be a text, not {type(api_key).__name__}")
+    api_key = api_key.strip()
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise ValueError("api_key must be printable ASCII: a header holds nothing else")
     return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
 

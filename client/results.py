@@ -44,25 +44,35 @@ class Segment:
 @dataclass(frozen=True)
 class Transcript:
     """`language`: its English name. `duration`: seconds. `words`: of the whole, where a server was
-    asked for them with `timestamp_granularities=["word"]`."""
+    asked for them with `timestamp_granularities=["word"]`. `logprobs`: of the tokens, as the server
+    gives them for `include=["logprobs"]`. Of another format, such as srt, there is `text` alone."""
 
     text: str
     language: str | None = None
     duration: float | None = None
     segments: list[Segment] = field(default_factory=list)
     words: list[Word] = field(repr=False, default_factory=list)
+    logprobs: list[dict[str, Any]] | None = field(repr=False, default=None)
 
     @classmethod
     def of(cls, reply: Mapping[str, Any]) -> Self:
         segments = [Segment.of(segment) for segment in reply.get("segments") or ()]
         words = [Word.of(word) for word in reply.get("words") or ()]
-        return cls(reply["text"], reply.get("language"), reply.get("duration"), segments, words)
+        return cls(
+            reply["text"],
+            reply.get("language"),
+            reply.get("duration"),
+            segments,
+            words,
+            reply.get("logprobs"),
+        )
 
 
 @dataclass(frozen=True)
 class Completion:
     """The text of one prompt, and why it ends: 'stop' or 'length'. `texts` and `finish_reasons`
-    have all its samples."""
+    have all its samples, and so has `logprobs`, as the server gives them where they were asked for:
+    a mapping with `tokens`, `token_logprobs` and `top_logprobs`, or with `content` for a chat."""
 
     text: str
     finish_reason: str | None
@@ -70,6 +80,7 @@ class Completion:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finish_reasons: list[str | None] = field(repr=False, default_factory=list)
+    logprobs: list[dict[str, Any] | None] = field(repr=False, default_factory=list)
 
     @classmethod
     def of(cls, reply: Mapping[str, Any]) -> Self:
@@ -86,6 +97,7 @@ class Completion:
             usage.get("prompt_tokens", 0),
             usage.get("completion_tokens", 0),
             reasons,
+            [choice.get("logprobs") for choice in choices],
         )
 
 

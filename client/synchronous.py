@@ -1,6 +1,7 @@
 """`Client`: the same calls without `await`."""
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
@@ -57,7 +58,7 @@ class Client:
         *,
         task: str = "transcribe",
         concurrency: int = 8,
-        output: str | None = None,
+        output: str | os.PathLike[str] | None = None,
         progress: Progress | bool | None = None,
         **options: Any,
     ) -> Iterator[BatchItem]:

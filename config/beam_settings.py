@@ -1,4 +1,4 @@
-"""Beam search of a checkpoint: what its generation config asks for, and what a caller does."""
+"""Beam search of a checkpoint: what its generation config and a caller ask for."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -27,20 +27,22 @@ class BeamDefaults:
         )
 
     def rules(self, params: SamplingParams, is_whisper: bool) -> BeamRules | None:
-        """The rules for `params`, which are complete; None for a request that has one sequence.
+        """The rules for `params`, which are complete; None for a request of one
+        sequence.
 
-        The checkpoint's count where the caller left `beam_size` open and wants one greedy output.
-        Whisper is searched as openai/whisper does it, unless the caller gives `early_stopping`,
-        which only transformers has; others as transformers does it, unless the caller gives
-        `patience`. What the checkpoint says of lengths and ends is meant for transformers' rule.
+        The checkpoint's `num_beams` holds where the caller left `beam_size` open and
+        wants one greedy output. Whisper is searched by openai/whisper's rule, unless
+        the caller gives `early_stopping`, which only transformers has. Other families
+        are searched by transformers' rule, unless the caller gives `patience`. The
+        checkpoint's length penalty and early stopping are meant for transformers' rule.
         """
         size = params.beam_size
         if params.leaves_open("beam_size") and params.temperature == 0.0 and params.n == 1:
             size = self.size
         if size == 1:
             return None
-        given = params.given
-        by_whisper = "patience" in given or (is_whisper and "early_stopping" not in given)
+        names = params.fields_set
+        by_whisper = "patience" in names or (is_whisper and "early_stopping" not in names)
         length_penalty, early_stopping = params.length_penalty, params.early_stopping
         if not by_whisper:
             if params.leaves_open("length_penalty"):

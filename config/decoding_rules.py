@@ -1,11 +1,12 @@
-"""What a checkpoint demands of decoding, whatever a caller asks: plain numbers for every layer."""
+"""What a checkpoint demands of every request: plain numbers for every layer."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 LAST_ID = 2**31 - 1  # above every token id
-# A beam search with stop strings looks at so many candidates more for each sequence: tokens that
-# complete a stop string end it, and may be likelier than those with which it goes on.
+# Further candidates for each sequence of a beam search with stop strings: a token that
+# completes a stop string ends its sequence, and may be likelier than the tokens with
+# which the sequence goes on.
 ENDS_BY_TEXT = 32
 
 
@@ -21,7 +22,7 @@ class TimestampRules:
     last_id: int = LAST_ID  # the window's end; tokens above it were added to the vocabulary: text
 
     def holds(self, ids: Any) -> Any:
-        """Which of `ids`, a tensor or an array, are timestamps: booleans of the same shape."""
+        """Which of `ids` are timestamps; a tensor or an array, as `ids` is one."""
         return (ids >= self.first_id) & (ids <= self.last_id)
 
 
@@ -31,13 +32,16 @@ class BeamRules:
 
     size:            sequences that are kept in every step
     num_best:        of them, how many are returned
-    by_whisper:      whose rule says which sequences are kept, when the search ends and how they
-                     are ranked
-    length_penalty:  transformers: scores are divided by length ** length_penalty. openai/whisper:
-                     by ((5 + length) / 6) ** length_penalty, and None: by the length
-    early_stopping:  transformers: True ends the search once `size` sequences have ended; False
-                     and "never" go on while a better one is likely, or possible
-    patience:        openai/whisper: the search ends with round(size * patience) sequences
+    by_whisper:      by openai/whisper's rule: which sequences are kept, when the search
+                     ends, and how they are ranked
+    length_penalty:  transformers: scores are divided by length ** length_penalty.
+                     openai/whisper: by ((5 + length) / 6) ** length_penalty, and None:
+                     by the length
+    early_stopping:  transformers: True ends the search once `size` sequences have
+                     ended; False goes on while a better one is likely, "never" while
+                     one is possible
+    patience:        openai/whisper: the search ends with round(size * patience)
+                     sequences
     """
 
     size: int
@@ -48,10 +52,11 @@ class BeamRules:
     patience: float = 1.0
 
     def num_candidates(self, num_stop_ids: int, by_text: bool) -> int:
-        """Tokens of each sequence that a step must name: any of them may be among the best.
+        """Tokens that a step must name for each sequence: any may be among the best.
 
-        by_text: whether stop strings end sequences as well. By the rule of openai/whisper, which
-        knows none, `size` sequences go on whatever ends, so that more tokens must be named.
+        by_text: whether stop strings end sequences, too. By openai/whisper's rule,
+        which has no stop strings, `size` sequences go on whatever ends, so more tokens
+        must be named.
         """
         if self.by_whisper:
             return self.size + max(1, num_stop_ids) + (ENDS_BY_TEXT if by_text else 0)
@@ -60,7 +65,7 @@ class BeamRules:
 
 @dataclass(frozen=True)
 class DecodingRules:
-    """The rules of one request, from the checkpoint's generation config and its parameters."""
+    """The rules of one request, from the generation config and its parameters."""
 
     stop_ids: tuple[int, ...] = ()
     suppress: tuple[int, ...] = ()  # never generated

@@ -1,17 +1,17 @@
-"""Every error Antiphon raises on purpose.
+"""Every error Antiphon raises on purpose. An InputError is a ValueError, too.
 
 AntiphonError
 ├── ConfigurationError        an option that is unknown, out of range or impossible here
 │   └── AttentionBackendError an attention backend that cannot do what was asked of it
 ├── CheckpointError           a checkpoint that is missing, broken or incomplete
 │   └── UnsupportedModelError an architecture that no row of the registry describes
-├── InputError                a prompt, a clip or parameters that cannot be served (a ValueError)
+├── InputError                a prompt, a clip or parameters that cannot be served
 │   ├── PromptError
 │   ├── AudioError
 │   ├── ImageError
 │   ├── VideoError
 │   ├── SamplingError
-│   └── ManifestError         a line of a manifest, or a row of a dataset, of the wrong form
+│   └── ManifestError         a manifest's line, or a dataset's row, of the wrong form
 └── RequestError              how a request that was accepted ended without a result
     ├── RequestRefused        can never fit; the message has the numbers
     ├── RequestCancelled
@@ -33,8 +33,8 @@ class ConfigurationError(AntiphonError):
 
 
 class AttentionBackendError(ConfigurationError):
-    """The requested attention backend cannot be used. The message says why, and names those that
-    can."""
+    """The requested attention backend cannot be used. The message says why, and names
+    those that can."""
 
 
 class CheckpointError(AntiphonError):
@@ -42,12 +42,12 @@ class CheckpointError(AntiphonError):
 
 
 class UnsupportedModelError(CheckpointError):
-    """The checkpoint's architecture is not supported. The message lists those that are."""
+    """This architecture is not supported. The message lists those that are."""
 
 
 class InputError(AntiphonError, ValueError):
-    """The input of one request cannot be served. `parameter`: the name of what is at fault, where
-    it is one."""
+    """The input of one request cannot be served. `parameter`: the one at fault, if it
+    is one."""
 
     def __init__(self, *args: object, parameter: str | None = None) -> None:
         super().__init__(*args)
@@ -56,7 +56,7 @@ class InputError(AntiphonError, ValueError):
 
 @contextmanager
 def about(parameter: str) -> Iterator[None]:
-    """Where it is raised inside, an InputError that names no parameter gets this one."""
+    """An InputError raised inside that names no parameter gets this one."""
     try:
         yield
     except InputError as error:
@@ -65,7 +65,7 @@ def about(parameter: str) -> Iterator[None]:
 
 
 class PromptError(InputError):
-    """A prompt of the wrong form, too long, or with token ids outside the vocabulary."""
+    """A prompt of the wrong form, too long, or with ids outside the vocabulary."""
 
 
 class AudioError(InputError):
@@ -121,7 +121,7 @@ def nearest(name: str, valid: list[str]) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Type and message of an error, for the sentence that a request ends with. Always valid text: a
-    message may quote what a caller gave."""
+    """Type and message of an error, for the sentence that a request ends with. Always
+    valid text: a message may quote what a caller gave."""
     text = f"{type(error).__name__}: {error}"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,7 +1,7 @@
-"""Names that vLLM, transformers, OpenAI's clients and faster-whisper have, and their fate here.
+"""Names of vLLM, transformers, OpenAI's clients and faster-whisper: their fate here.
 
-A name that means the same as one of ours is an alias. A name that cannot be honored is refused with
-the reason, unless its value asks for what happens anyway (`best_of=1`).
+A name that means the same as one of ours is an alias. A name that cannot be honored is
+refused with the reason, unless its value asks for what happens anyway (`best_of=1`).
 """
 
 import reprlib
@@ -21,7 +21,7 @@ def shown(value: Any) -> str:
 
 
 def refusal(name: str, value: Any, table: NotHonored) -> str | None:
-    """Why `table` refuses a name with this value; None for a value that changes nothing."""
+    """Why `table` refuses this value of `name`; None for one that changes nothing."""
     neutral, reason = table[name]
     if value is None or any(type(value) is type(same) and value == same for same in neutral):
         return None

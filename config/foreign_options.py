@@ -1,4 +1,4 @@
-"""Engine options and values that other engines have: ours for the same, or why there is none."""
+"""Options and values of other engines: ours for the same, or why there is none."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -109,14 +109,14 @@ NOT_HONORED: NotHonored = {
 
 
 def by_own_names(options: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Options by our names, which are `names`. Those of both halves at once become one of each.
+    """Options by our `names`. An option of both halves becomes one for each half.
 
-    Raises ConfigurationError for a name that nobody knows (with the nearest valid one), one that
-    cannot be honored, and one that is given twice.
+    Raises ConfigurationError for an unknown name (with the nearest valid one), for one
+    that cannot be honored, and for one that is given twice.
     """
     own: dict[str, Any] = {}
-    given = [(name, value) for name, value in options.items() if name != "speculative_config"]
-    for spelling, value in (*given, *flat_options(options.get("speculative_config")).items()):
+    pairs = [(name, value) for name, value in options.items() if name != "speculative_config"]
+    for spelling, value in (*pairs, *flat_options(options.get("speculative_config")).items()):
         if spelling == "limit_mm_per_prompt" and value is not None:
             value = _limit_of_images(value)
         if spelling == "allowed_media_domains" and isinstance(value, list | tuple):
@@ -140,8 +140,8 @@ def by_own_names(options: Mapping[str, Any], names: Collection[str]) -> dict[str
 def _limit_of_images(limits: Any) -> int | None:
     """Of what other engines write as {"image": 2}.
 
-    A limit of 0 videos or recordings keeps other engines from setting room aside for them, which is
-    never done here. Raises ConfigurationError for limits that do not hold here.
+    Elsewhere, a limit of 0 videos or recordings saves room, which is never set aside
+    for them here. Raises ConfigurationError for limits that do not hold here.
     """
     if not isinstance(limits, Mapping):
         raise ConfigurationError(
@@ -169,8 +169,7 @@ def _own_names(spelling: str) -> tuple[str, ...]:
 
 
 def option_value(name: str, value: Any) -> Any:
-    """Our spelling of a value as other engines write it: torch.float16, 'half', 'cuda:0',
-    'FLASHINFER'."""
+    """Our spelling of other engines' values: torch.float16, 'half', 'FLASHINFER'."""
     text = _as_text(value) if name in _SPELLINGS else value
     if not isinstance(text, str) or name in _AS_WRITTEN:
         return text
@@ -179,8 +178,8 @@ def option_value(name: str, value: Any) -> Any:
 
 
 def remedy(name: str, value: Any) -> str:
-    """What to give instead of a value that an option does not have, beginning with ': '. Empty if
-    nothing is known of the value."""
+    """A colon and what to give instead of a value that an option does not have. Empty
+    if nothing is known of the value."""
     if not isinstance(value, str):
         return ""
     if name == "device" and (other := _OTHER_GPU.fullmatch(value)):
@@ -193,8 +192,8 @@ def remedy(name: str, value: Any) -> str:
 
 
 def _as_text(value: Any) -> Any:
-    """The names of torch's and numpy's devices and dtypes, without importing either, and those of
-    transformers' device numbers. Anything else stays as it is."""
+    """The names of torch's and numpy's devices and dtypes, without importing either,
+    and those of transformers' device numbers. Anything else stays as it is."""
     if type(value).__module__.partition(".")[0] in ("torch", "numpy"):
         return str(value).removeprefix("torch.")
     if isinstance(value, type) and value.__module__ == "numpy":

@@ -1,4 +1,4 @@
-"""Sampling parameters that other tools have, and what to do instead of giving them here."""
+"""Sampling parameters of other tools, and what to do instead of giving them here."""
 
 from antiphon.config.foreign import NotHonored
 

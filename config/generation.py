@@ -1,4 +1,4 @@
-"""What a checkpoint says about generating text, and how a caller's parameters go with it."""
+"""A checkpoint's generation settings, and how a caller's parameters go with them."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,8 +22,8 @@ TOP_K_WHEN_SAMPLING = 50  # transformers' default, which checkpoints with do_sam
 class GenerationDefaults:
     """A checkpoint's settings. None: it says nothing, or null.
 
-    max_length and min_length count the decoder's prompt; max_new_tokens and min_new_tokens do not,
-    and take precedence over them.
+    max_length and min_length count the decoder's prompt; max_new_tokens and
+    min_new_tokens do not, and take precedence over them.
     """
 
     start_id: int | None = None  # the first token of the decoder's prompt
@@ -48,11 +48,11 @@ class GenerationDefaults:
 
     @classmethod
     def of(cls, settings: Settings, config: Settings, vocab_size: int) -> "GenerationDefaults":
-        """From the generation settings; `config`, of config.json, has the special tokens that
-        `settings` does not name.
+        """From the generation settings; `config`, of config.json, has the special
+        tokens that `settings` does not name.
 
-        Raises CheckpointError for values of the wrong type, and for start and forced ids outside
-        the vocabulary.
+        Raises CheckpointError for values of the wrong type, and for start and forced
+        ids outside the vocabulary.
         """
         settings = plain_settings(settings)
         read = SettingsReader(settings, vocab_size)
@@ -104,8 +104,8 @@ class GenerationDefaults:
     def max_tokens(
         self, prompt_len: int, params: SamplingParams, positions: int, free_prompt: int = 0
     ) -> int:
-        """How many tokens may be generated: as the caller says, else as the checkpoint does, else
-        as many as the decoder's `positions` leave behind a prompt of `prompt_len` tokens.
+        """How many tokens may be generated: the caller's number, else the checkpoint's,
+        else what the decoder's `positions` leave behind `prompt_len` tokens of prompt.
 
         `free_prompt`: tokens of the prompt that max_length does not count.
         """
@@ -127,7 +127,8 @@ class GenerationDefaults:
             stop_ids=tuple(dict.fromkeys((*end_ids, *params.stop_token_ids))),
             suppress=self.suppress,
             begin_suppress=self.begin_suppress,
-            # A longer prompt already holds what the first token should be (a language, say).
+            # A longer prompt already holds what the first token should be (a language,
+            # say).
             forced_first=self.forced_first if prompt_len == 1 else None,
             forced_last=None if params.ignore_eos else self.forced_last,
             min_tokens=self._min_tokens(prompt_len) if open_minimum else params.min_tokens,

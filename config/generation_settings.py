@@ -1,8 +1,8 @@
-"""The settings of generation_config.json (in old checkpoints: of config.json), read with types.
+"""The settings of generation_config.json (of config.json in old checkpoints), typed.
 
-As in transformers, config.json counts only where there is no generation_config.json, and null
-means "not set". So do an empty list, mapping or string. Negative ids, lengths and sizes turn a rule
-off. Where a whole number is meant, 20.0 is 20.
+As in transformers, config.json counts only where there is no generation_config.json,
+and null means "not set". So do an empty list, mapping or string. Negative ids, lengths
+and sizes turn a rule off. Where a whole number is meant, 20.0 is 20.
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,13 @@ _OBEYED = [
     "repetition_penalty", "no_repeat_ngram_size", "do_sample", "temperature", "top_k", "top_p",
     "min_p", "num_beams", "length_penalty", "early_stopping",
 ]  # fmt: skip
-# Those that are left where a caller wants no defaults: without them a checkpoint has no text.
+# Settings that remain where a caller wants no defaults: no text comes without them.
 _OF_THE_VOCABULARY = (
     "decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens",
     "begin_suppress_tokens", "bad_words_ids",
 )  # fmt: skip
-# Settings that change the text in transformers and not here, with the values that mean "off".
+# Settings that change the text in transformers and not here, with the values that mean
+# "off".
 _IGNORED: dict[str, tuple[Any, ...]] = {
     "encoder_no_repeat_ngram_size": (0,),
     "encoder_repetition_penalty": (1,),
@@ -62,8 +63,8 @@ _LEAST_TOP_P = 1e-6  # stands for 0: only the likeliest token is left
 
 
 def generation_settings(own: Settings | None, config: Settings) -> dict[str, Any]:
-    """The settings that count, in plain form: `own` of generation_config.json, or without that
-    file those of config.json."""
+    """The settings that count, in plain form: `own` of generation_config.json, or
+    without that file those of config.json."""
     if own is not None:
         return plain_settings(own)
     names = [*_OBEYED, *_IGNORED, *_IGNORED_WITH_BEAMS, *_IGNORED_WHEN_SAMPLING]
@@ -74,8 +75,8 @@ def generation_settings(own: Settings | None, config: Settings) -> dict[str, Any
 
 
 def without_defaults(settings: Settings) -> dict[str, Any]:
-    """`settings` without those that say how a text is chosen and how long it is: special and barred
-    tokens are left, and what a family has of its own."""
+    """`settings` without those that say how a text is chosen and how long it is.
+    Special and barred tokens remain, and settings of a family's own."""
     ignored = (*_IGNORED, *_IGNORED_WITH_BEAMS, *_IGNORED_WHEN_SAMPLING)
     dropped = {*_OBEYED, *ignored} - {*_OF_THE_VOCABULARY}
     return {name: value for name, value in settings.items() if name not in dropped}
@@ -93,14 +94,14 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
 
 
 def special_tokens(config: Settings) -> dict[str, Any]:
-    """The settings of config.json that name the start and the end of the decoder's text."""
+    """The settings of config.json that name the decoder's start and end tokens."""
     names = ("decoder_start_token_id", "bos_token_id", "eos_token_id")
     return {name: config[name] for name in names if config.get(name) is not None}
 
 
 def ignored_settings(settings: Settings, samples: bool) -> tuple[str, ...]:
-    """'name=value' of the settings that are on in transformers and not obeyed here. `samples`:
-    whether the checkpoint draws tokens; some settings count only then."""
+    """'name=value' of the settings that are on in transformers and not obeyed here.
+    `samples`: whether the checkpoint draws tokens; some settings count only then."""
 
     def is_on(name: str, off: tuple[Any, ...]) -> bool:
         value = settings.get(name)
@@ -116,8 +117,8 @@ def ignored_settings(settings: Settings, samples: bool) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class SettingsReader:
-    """Reads plain settings and checks their types. Every method raises CheckpointError, which
-    names the setting and its value."""
+    """Reads plain settings and checks their types. Every method raises CheckpointError,
+    which names the setting and its value."""
 
     settings: Settings
     vocab_size: int
@@ -129,7 +130,8 @@ class SettingsReader:
         return bool(value)
 
     def count(self, name: str, least: int = 0) -> int | None:
-        """A whole number of at least `least`. Where 0 is allowed, anything below it is 0 too."""
+        """A whole number of at least `least`. Where that is 0, a negative number is
+        0."""
         value: Any = self.settings.get(name)
         if least == 0 and (value is False or (_is_whole(value) and value < 0)):
             return 0
@@ -162,12 +164,12 @@ class SettingsReader:
         return ids[0]
 
     def ids(self, name: str) -> tuple[int, ...]:
-        """Token ids without those outside the vocabulary, which are never generated (old configs
-        write -1 for "none")."""
+        """Token ids without those outside the vocabulary, which are never generated
+        (old configs write -1 for "none")."""
         return tuple(id_ for id_ in self._listed(name) if self._in_vocabulary(id_))
 
     def sequences(self, name: str) -> Sequences:
-        """Sequences of token ids without those that hold an id outside the vocabulary."""
+        """Sequences of token ids; none that holds an id outside the vocabulary."""
         value = self.settings.get(name) or []
         if not isinstance(value, list) or not all(
             ids is None or isinstance(ids, list) for ids in value

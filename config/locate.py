@@ -1,4 +1,4 @@
-"""Where a checkpoint is: a folder, a hub id or a size; and which formats are not read."""
+"""Where a checkpoint is (a folder, a hub id or a size); formats that are not read."""
 
 import json
 import os
@@ -27,10 +27,10 @@ SIZES |= {
 }
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# What is read besides weights. Files in subfolders belong to other formats and variants.
+# Read besides weights. Files in subfolders belong to other formats and variants.
 _DESCRIPTIONS = ["*.json", "*.txt", "*.model", "*.spm"]
-# Formats of weights in order of preference: the first whose own file exists is read. By that file,
-# the patterns of all files that belong to it.
+# Formats of weights in order of preference: the first whose own file exists is read. By
+# that file, the patterns of all files that belong to it.
 WEIGHTS = {
     "model.safetensors": ["model.safetensors"],
     "model.safetensors.index.json": ["model-*-of-*.safetensors", "model.safetensors.index.json"],
@@ -41,8 +41,8 @@ WEIGHTS = {
 
 
 def locate(model: str, revision: str | None) -> Path:
-    """The folder of a checkpoint: a local one as it is, a size or hub id fetched from the hub or
-    from its cache.
+    """The folder of a checkpoint: a local one as it is, a size or hub id fetched from
+    the hub or from its cache.
 
     Raises CheckpointError, which says what there is instead of a checkpoint.
     """
@@ -95,8 +95,8 @@ def _similar_size(model: str) -> str:
 
 
 def _listing(model: str, revision: str | None) -> list[str] | None:
-    """The names of a repository's files; None if the hub can't be reached, in which case its cache
-    may still hold what is needed."""
+    """The names of a repository's files; None if the hub can't be reached, in which
+    case its cache may still hold what is needed."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -110,8 +110,8 @@ def _listing(model: str, revision: str | None) -> list[str] | None:
 
 
 def _wanted(listing: list[str] | None, model: str) -> list[str]:
-    """The files of a repository that are read: descriptions, and weights in the first format of
-    WEIGHTS that it has."""
+    """The files of a repository that are read: descriptions, and weights in the first
+    format of WEIGHTS that it has."""
     if listing is None:
         return []
     names = [name for name in listing if "/" not in name]
@@ -129,7 +129,7 @@ def _wanted(listing: list[str] | None, model: str) -> list[str]:
 
 
 def _check_names(names: Collection[str], model: str, folder: Path | None) -> None:
-    """Raises CheckpointError for files whose names show another format than transformers'."""
+    """Raises CheckpointError for files that are named as in another format."""
     if any(name in names for name in WEIGHTS) and "config.json" in names:
         return
     if reason := _other_format(names, folder):
@@ -142,8 +142,8 @@ def _check_names(names: Collection[str], model: str, folder: Path | None) -> Non
 
 
 def _other_format(names: Collection[str], folder: Path | None) -> str | None:
-    """What a folder holds instead of a checkpoint in transformers format, and what to do about it;
-    None if nothing is known of its files."""
+    """What `folder` holds instead of a transformers checkpoint, and the remedy; None if
+    its files are of no known format."""
 
     def some(*patterns: str) -> bool:
         return any(fnmatch(name, pattern) for name in names for pattern in patterns)

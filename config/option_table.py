@@ -5,16 +5,16 @@ from typing import Any, get_type_hints
 
 
 def option(default: Any, meaning: str, *, prefixed: bool = False, least: int = 1) -> Any:
-    """A field of an options class. `meaning`: what `--help` and the docs say. `prefixed`: users
-    type the section's name in front (`encoder_replicas` for `config.encoder.replicas`). `least`:
-    the smallest whole number that it takes."""
+    """A field of an options class. `meaning`: what `--help` and the docs say.
+    `prefixed`: users type the section's name in front (`encoder_replicas` for
+    `config.encoder.replicas`). `least`: the smallest whole number that it takes."""
     metadata = {"meaning": meaning, "prefixed": prefixed, "least": least}
     return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option: the name that users type, and the field of the configuration that it sets."""
+    """One option: the name that users type, and the configuration's field it sets."""
 
     name: str
     section: str

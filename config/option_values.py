@@ -15,8 +15,8 @@ LARGEST = 2**31 - 1  # of any number: timers overflow above, and sums in int64 a
 
 
 def checked(name: str, annotation: Any, value: Any, least: int = 1) -> Any:
-    """The value as a plain str, bool, int or float. Whole numbers must be at least `least`, other
-    numbers above 0; none may be above `LARGEST`.
+    """The value as a plain str, bool, int or float. Whole numbers must be at least
+    `least`, other numbers above 0; none may be above `LARGEST`.
 
     Takes other engines' spellings (`option_value`) and numpy's scalars. Raises
     ConfigurationError for a value of another type or outside the choices of a Literal.
@@ -53,14 +53,14 @@ def whole_number(name: str, value: Any, least: int = 1, most: int = LARGEST) -> 
         plain = least - 1
     if not least <= plain <= most:
         raise ConfigurationError(
-            f"{name} must be a whole number above {least - 1}, not {shown(value)}"
+            f"{name} must be a whole number{_at_least(least)}, not {shown(value)}"
             f"{_at_most(plain, most)}"
         )
     return plain
 
 
 def number(name: str, value: Any, most: float = LARGEST) -> float:
-    """Of any real type, above 0. Raises ConfigurationError, which says what is allowed."""
+    """A number above 0, of any real type. Raises ConfigurationError otherwise."""
     try:
         plain = float(value) if isinstance(value, Real) and not isinstance(value, bool) else 0.0
     except OverflowError:
@@ -70,6 +70,10 @@ def number(name: str, value: Any, most: float = LARGEST) -> float:
             f"{name} must be a number above 0, not {shown(value)}{_at_most(plain, most)}"
         )
     return plain
+
+
+def _at_least(least: int) -> str:
+    return f" above {least - 1}" if least > 0 else f" of {least} or more"
 
 
 def _at_most(value: float, most: float) -> str:

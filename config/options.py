@@ -1,7 +1,7 @@
-"""Engine options: frozen dataclasses by composition, resolved from flat keyword arguments.
+"""Engine options: frozen dataclasses, composed, resolved from flat keyword arguments.
 
-`OPTIONS` is the one table of them: `resolve`, the flags of the command line and the tables of
-docs/options.md are made from it.
+`OPTIONS` is the one table of them: `resolve`, the flags of the command line and the
+tables of docs/options.md are made from it.
 """
 
 import os
@@ -95,8 +95,8 @@ class HalfOptions:
 
     @property
     def parallel(self) -> Parallel:
-        """The ranks of each replica. Raises ConfigurationError if `pipeline_layers` is not a number
-        for each stage."""
+        """The ranks of each replica. Raises ConfigurationError if `pipeline_layers` is
+        not a number for each stage."""
         stages = self.pipeline_parallel_size
         layers = layer_counts(f"{self.side}_pipeline_layers", self.pipeline_layers, stages)
         return Parallel(self.tensor_parallel_size, stages, layers=layers)
@@ -157,8 +157,8 @@ class DecoderOptions(HalfOptions):
 
     @property
     def attends_to_states(self) -> bool:
-        """Whether cross-attention reads hidden states. `auto` does not: that is faster for many
-        sequences at a time alone."""
+        """Whether cross-attention reads hidden states. `auto` does not: reading them is
+        faster only for many sequences at a time."""
         return self.cross_attention == "latent"
 
 
@@ -204,8 +204,8 @@ class EngineConfig:
         return {name: half for name, half in halves.items() if half.replicas}
 
     def layout(self, colocated: bool) -> dict[str, Parallel]:
-        """The ranks of each replica of each half. Colocated, an encoder has those of the decoder
-        beside it."""
+        """The ranks of each replica of each half. Colocated, an encoder has those of
+        the decoder beside it."""
         layout = {name: half.parallel for name, half in self.halves.items()}
         if colocated and "encoder" in layout:
             layout["encoder"] = Parallel(self.decoder.parallel.num_ranks, mode="data")
@@ -221,12 +221,12 @@ def resolve(
     options: Mapping[str, Any],
     environment: Mapping[str, str] = os.environ,
 ) -> EngineConfig:
-    """Flat options to an EngineConfig. None stands for the default; other engines' names for the
-    same option are taken.
+    """Makes an EngineConfig of flat options. None stands for the default; other
+    engines' names of an option are taken.
 
-    Environment variables ANTIPHON_<OPTION> give defaults for the attention backends. Raises
-    ConfigurationError for an unknown name (with the nearest valid one), for a value of the wrong
-    type or out of range, and for options that exclude each other.
+    Environment variables ANTIPHON_<OPTION> give defaults for the attention backends.
+    Raises ConfigurationError for an unknown name (with the nearest valid one), for a
+    value of the wrong type or out of range, and for options that exclude each other.
     """
     values = {
         name: environment[variable]
@@ -262,7 +262,7 @@ def _check_half(options: HalfOptions) -> None:
 
 
 def check_one_process(config: EngineConfig) -> None:
-    """Raises ConfigurationError for what an engine without Ray, in one process, cannot do."""
+    """Raises ConfigurationError for what an engine without Ray cannot do."""
     for half, options in config.halves.items():
         for name, count in (("replicas", options.replicas), ("max_replicas", options.bounds[1])):
             if count > 1:

@@ -10,11 +10,13 @@ TensorMode = Literal["weights", "data"]
 
 @dataclass(frozen=True)
 class Parallel:
-    """Of one half's replica: `tensor` ranks share each layer, `pipeline` stages share the layers.
+    """Of one half's replica: `tensor` ranks share each layer, `pipeline` stages the
+    stack.
 
-    Rank number `stage * tensor + tensor_rank`. `mode`: the ranks of a stage share its weights, or
-    each has all of them and they share a batch's inputs (encoders alone). `layers`: how many each
-    stage has; empty: about equally many (`families.fitted` sets a decoder's by their cost).
+    A rank's number is `stage * tensor + tensor_rank`. `mode`: the ranks of a stage
+    share its weights, or each has all weights and they share a batch's inputs (encoders
+    alone). `layers`: how many each stage has; empty: about equally many
+    (`families.fitted` sets a decoder's by their cost).
     """
 
     tensor: int = 1
@@ -28,12 +30,13 @@ class Parallel:
 
     @property
     def leader(self) -> int:
-        """The rank that schedules: the first of the last stage, where sampled tokens are."""
+        """The rank that schedules: the first of the last stage, which samples
+        tokens."""
         return (self.pipeline - 1) * self.tensor
 
     def layers_of(self, stage: int, num_layers: int) -> range:
-        """The layers of a stage. Where they do not divide, the first stages have one more: the last
-        one also computes logits."""
+        """The layers of a stage. Where they do not divide, the first stages have one
+        more: the last one also computes logits."""
         small, more = divmod(num_layers, self.pipeline)
         counts = self.layers or [small + (number < more) for number in range(self.pipeline)]
         first = sum(counts[:stage])
@@ -50,8 +53,8 @@ class Parallel:
 
 
 def layer_counts(name: str, text: str | None, stages: int) -> tuple[int, ...]:
-    """Layers of each stage, from "10,11,11"; empty for None. `name`: of the option, whose value is
-    `text`. Raises ConfigurationError unless there is one count for each stage."""
+    """Layers of each stage, from `text` such as "10,11,11"; empty for None. Raises
+    ConfigurationError, which names the option `name`, unless each stage has a count."""
     if text is None:
         return ()
     try:
@@ -74,8 +77,8 @@ def layer_counts(name: str, text: str | None, stages: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class RankSpec:
-    """Which rank of a replica a process is to be. `timeout`: seconds for the other ranks to come to
-    a collective call; `startup_timeout`: for their processes to start."""
+    """Which rank of a replica a process is to be. `timeout`: seconds that it waits for
+    other ranks in a collective call; `startup_timeout`: for their processes."""
 
     parallel: Parallel
     rank: int

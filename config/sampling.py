@@ -14,10 +14,11 @@ Class = TypeVar("Class", bound=type)
 
 
 def _checked_constructor(cls: Class) -> Class:
-    """Wraps the `__init__` that `dataclass` generated, whose signature editors go on showing.
+    """Wraps the `__init__` that `dataclass` generated; editors still show its
+    signature.
 
-    The wrapper takes values by name only, refuses unknown names, passes on plain values and notes
-    in `given` which names were set.
+    The wrapper takes values by name only, refuses unknown names, passes plain values on
+    and notes in `fields_set` which names were set.
     """
     generated = cls.__init__  # type: ignore[misc]
     names = {option.name for option in fields(cls)}
@@ -30,11 +31,11 @@ def _checked_constructor(cls: Class) -> Class:
             )
         for name in [name for name in options if name not in names]:
             _refuse(name, options.pop(name))
-        if options.get("given") is not None:
+        if options.get("fields_set") is not None:
             options = _set_in_copy(options)
-        options.pop("given", None)
+        options.pop("fields_set", None)
         values = plain_values(options)
-        generated(self, **values, given=frozenset(name for name in values if name in options))
+        generated(self, **values, fields_set=frozenset(name for name in values if name in options))
 
     cls.__init__ = constructor  # type: ignore[misc]
     return cls
@@ -43,21 +44,21 @@ def _checked_constructor(cls: Class) -> Class:
 def _set_in_copy(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that count as set in a copy by `dataclasses.replace`.
 
-    `replace` passes the changes first, then every other field in the order of the class, which
-    begins with `given`. So what comes before `given` is set anew, and what comes behind it is set
-    if it was set before.
+    `replace` passes the changes first, then every other field in the order of the
+    class, which begins with `fields_set`. So a name before `fields_set` is set anew,
+    and a name behind it is set if it was set before.
     """
-    given_before = options["given"]
-    if not isinstance(given_before, frozenset):
-        raise _unknown("given")
+    set_before = options["fields_set"]
+    if not isinstance(set_before, frozenset):
+        raise _unknown("fields_set")
     names = list(options)
-    changes = names[: names.index("given")]
-    return {name: options[name] for name in names if name in changes or name in given_before}
+    changes = names[: names.index("fields_set")]
+    return {name: options[name] for name in names if name in changes or name in set_before}
 
 
 def _refuse(name: str, value: Any) -> None:
-    """Raises SamplingError for an unknown name, and for a name of another tool whose value asks
-    for something that is not done here."""
+    """Raises SamplingError for an unknown name, and for a name of another tool whose
+    value asks for something that is not done here."""
     if name not in foreign_sampling.NOT_HONORED:
         raise _unknown(name)
     if (reason := refusal(name, value, foreign_sampling.NOT_HONORED)) is not None:
@@ -71,33 +72,36 @@ def _unknown(name: str) -> SamplingError:
 @_checked_constructor
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How to choose tokens and when to stop. The defaults decode greedily up to the model's end.
+    """How to choose tokens and when to stop. The defaults decode greedily up to the
+    model's end.
 
-    None always stands for the default. Parameters that are not set take the value of the
-    checkpoint's generation config where it has one (temperature, top_p, top_k, min_p,
-    repetition_penalty, no_repeat_ngram_size, max_tokens, min_tokens, and num_beams as beam_size,
-    with length_penalty and early_stopping). What is set holds, whether by the constructor or
-    by `dataclasses.replace`, and also where it equals the default.
+    None always stands for the default. A parameter that is not set takes the value of
+    the checkpoint's generation config, if it has one: temperature, top_p, top_k, min_p,
+    repetition_penalty, no_repeat_ngram_size, max_tokens, min_tokens, and num_beams as
+    beam_size, with length_penalty and early_stopping. A value that is set holds,
+    whether by the constructor or by `dataclasses.replace`, also where it equals the
+    default.
 
     temperature: 0 is greedy. top_k: 0 or -1 is off. top_p, min_p: probabilities.
-    seed: the same seed gives the same text, whatever else is in the batch; sample i of n uses
-        seed + i.
+    seed: the same seed gives the same text, whatever else is in the batch; sample i of
+        n uses seed + i.
     max_tokens: None allows as many as the checkpoint's settings or its positions do.
     logprobs: None is off; k adds the k likeliest tokens.
-    beam_size: sequences of a beam search, of which the n best are returned; 1 is off, also where
-        the checkpoint has num_beams. early_stopping and length_penalty as in transformers; patience
-        and length_penalty as in openai/whisper (docs/generation.md says which rule holds).
-    logprob_token_ids: log-probabilities of these tokens instead, likeliest first; their ranks are
-        among themselves.
+    beam_size: sequences of a beam search, of which the n best are returned; 1 is off,
+        also where the checkpoint has num_beams. early_stopping and length_penalty as in
+        transformers; patience and length_penalty as in openai/whisper
+        (docs/generation.md says which rule holds).
+    logprob_token_ids: log-probabilities of these tokens instead, likeliest first; their
+        ranks are among themselves.
 
     Every field of the result is plain data: `stop` and token ids are tuples.
 
-    Raises SamplingError, which names the parameter, its range and the value; also for names that
-    other tools have and that are not honored here.
+    Raises SamplingError, which names the parameter, its range and the value; also for
+    names that other tools have and that are not honored here.
     """
 
-    # The names that were set; the constructor fills it in. The first field: see `_set_in_copy`.
-    given: frozenset[str] = field(default=frozenset(), repr=False)
+    # The constructor fills it in. It must be the first field: see `_set_in_copy`.
+    fields_set: frozenset[str] = field(default=frozenset(), repr=False)
     n: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
@@ -151,7 +155,7 @@ class SamplingParams:
                 f"n={self.n} outputs of {self.beam_size} beams: raise beam_size, or lower n",
                 parameter="beam_size",
             )
-        if {"patience", "early_stopping"} <= self.given:
+        if {"patience", "early_stopping"} <= self.fields_set:
             raise SamplingError(
                 "give patience (openai/whisper's rule) or early_stopping (transformers'), not both",
                 parameter="patience",
@@ -159,11 +163,12 @@ class SamplingParams:
 
     def leaves_open(self, name: str) -> bool:
         """Whether the caller left this parameter to the checkpoint."""
-        return name not in self.given
+        return name not in self.fields_set
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "SamplingParams":
-        """From a mapping, as JSON has it. Raises SamplingError as the constructor does."""
+        """From a mapping, such as JSON's. Raises SamplingError as the constructor
+        does."""
         if not isinstance(options, Mapping):
             raise SamplingError(
                 f"sampling parameters must be a mapping, not {type(options).__name__}"

@@ -11,17 +11,18 @@ from antiphon.config.option_values import LARGEST
 
 MAX_LOGPROBS = 20
 MAX_BEAMS = 64
-# Dividing logits by a lower temperature overflows float32; the likeliest token is certain anyway.
+# Logits divided by a lower temperature overflow float32, and its draw is certain
+# anyway.
 GREEDY_BELOW = 1e-5
 
 Check = Callable[[str, Any], Any]  # (name, value) -> plain value; raises SamplingError
 
 
 def plain_values(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks the values of `options`, all of known names, and leaves out those that are None.
+    """Checks the values of `options`, whose names are known; leaves out those of None.
 
-    The result holds Python's own numbers, strings and tuples. `logprobs` becomes the number of
-    `logprob_token_ids` where these are named. Raises SamplingError.
+    The result holds Python's own numbers, strings and tuples. `logprobs` becomes the
+    number of `logprob_token_ids` where these are named. Raises SamplingError.
     """
     values = {name: value for name, value in options.items() if value is not None}
     count = values.pop("logprobs", None) if "logprob_token_ids" in values else None
@@ -60,7 +61,7 @@ def _whole(low: int, high: int, rule: str) -> Check:
 
 
 def _number(holds: Callable[[float], bool], rule: str) -> Check:
-    """A check for real numbers of any type, which become floats. NaN passes no range."""
+    """A check for real numbers of any type; they become floats. NaN never passes."""
 
     def check(name: str, value: Any) -> float:
         try:
@@ -93,8 +94,8 @@ def _seed(name: str, value: Any) -> int:
 
 
 def _index(value: Any) -> int | None:
-    """An integer of any type (Python's, numpy's, a tensor's) as int; None for anything else,
-    booleans and floats included."""
+    """An integer of any type (Python's, numpy's, a tensor's) as int; None for anything
+    else, booleans and floats included."""
     try:
         return None if _is_flag(value) else operator.index(value)
     except Exception:  # a caller's own type may raise anything
@@ -152,7 +153,7 @@ def _distinct_ids(name: str, value: Any) -> tuple[int, ...]:
 
 
 def _bias(name: str, value: Any) -> dict[int, float]:
-    """Biases by token id. Keys may be strings of digits, since JSON has no other keys."""
+    """Biases by token id. Keys may be strings of digits, as in JSON."""
     rule = "a mapping from token ids to numbers between -10000 and 10000"
     if not isinstance(value, Mapping):
         raise _wrong(name, rule, value)
@@ -160,7 +161,8 @@ def _bias(name: str, value: Any) -> dict[int, float]:
     biases: dict[int, float] = {}
     for key, bias in value.items():
         is_digits = isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= 10
-        # The check against the vocabulary refuses negative ids: it can say which ids exist.
+        # A later check refuses negative ids: it knows the vocabulary, and says which
+        # exist.
         token = _token_id(name, rule, int(key) if is_digits else key, value, least=-LARGEST)
         if token in biases:
             raise _wrong(name, f"{rule}, each once (token {token} is there twice)", value)
@@ -176,7 +178,7 @@ def _token_id(name: str, rule: str, token: Any, value: Any, least: int = 0) -> i
 
 
 def _items(value: Any) -> list[Any] | None:
-    """The items of a list, tuple, set or array; None for a value that is no such collection."""
+    """The items of a list, tuple, set or array; None for anything else."""
     if isinstance(value, (str, bytes, bytearray, Mapping)) or not isinstance(value, Iterable):
         return None
     try:

@@ -1,7 +1,7 @@
-"""Options of speculative decoding: who drafts tokens, how many, and while how much runs.
+"""Options of speculative decoding: who drafts tokens, how many, and under which load.
 
-The decoder verifies what was drafted, in one step for several tokens of a sequence (Leviathan et
-al. 2023). Which tokens come out does not depend on it.
+The decoder verifies several drafted tokens of a sequence in one step (Leviathan et al.
+2023). Which tokens come out does not depend on it.
 """
 
 import json
@@ -43,7 +43,8 @@ class SpeculationOptions:
         return self.speculative_method != "none"
 
 
-# Keys of `speculative_config`, as other engines have them too, and the option that each stands for.
+# Keys of `speculative_config`, as other engines have them too, and the option that each
+# stands for.
 CONFIG_KEYS = {
     "method": "speculative_method",
     "model": "speculative_model",
@@ -57,8 +58,8 @@ CONFIG_KEYS = {
 
 
 def flat_options(config: Any) -> dict[str, Any]:
-    """The options that `speculative_config` stands for: a mapping, or its JSON text. A model
-    without a method is a draft model.
+    """The options that `speculative_config` stands for: a mapping, or its JSON text. A
+    model without a method is a draft model.
 
     Raises ConfigurationError for another value, or a key that is none of CONFIG_KEYS.
     """
@@ -88,8 +89,8 @@ def flat_options(config: Any) -> dict[str, Any]:
 
 
 def check_speculation(options: SpeculationOptions, num_stages: int) -> None:
-    """Raises ConfigurationError for options that exclude each other. `num_stages`: of the decoder's
-    pipeline."""
+    """Raises ConfigurationError for options that exclude each other. `num_stages`: of
+    the decoder's pipeline."""
     method, model = options.speculative_method, options.speculative_model
     if method == "draft_model" and model is None:
         raise ConfigurationError(

@@ -1,1 +1,1 @@
-"""Decoders: hidden states in, tokens out, from paged self and cross KV. No Ray, no text."""
+"""Decoders: hidden states in, tokens out, by paged self and cross KV. No Ray."""

@@ -16,13 +16,13 @@ from antiphon.scheduler.request import RequestState
 
 
 @dataclass(frozen=True)
-class _UnderWay:
+class _InFlight:
     ends: list[HeldEnd]
     launched: LaunchedAlignments
 
 
 class AlignedEnds:
-    """Of one replica, in its leader. `catch_up` launches what other ranks were told to."""
+    """Of one replica, in its leader. `catch_up` launches what other ranks do."""
 
     def __init__(
         self,
@@ -33,14 +33,14 @@ class AlignedEnds:
     ) -> None:
         self._runner, self._outputs, self._others = runner, outputs, others
         self._catch_up = catch_up
-        self._under_way: deque[_UnderWay] = deque()  # oldest first
+        self._in_flight: deque[_InFlight] = deque()  # oldest first
 
     def __len__(self) -> int:
-        return len(self._under_way) + self._outputs.num_unaligned
+        return len(self._in_flight) + self._outputs.num_unaligned
 
     def begin(self) -> None:
-        """Launches what was asked by requests that have ended. Before the next step is launched:
-        that may give their pages away."""
+        """Launches what was asked by requests that have ended. Before the next step is
+        launched: that may give their pages away."""
         ends = self._outputs.pop_unaligned()
         if not ends:
             return
@@ -50,14 +50,14 @@ class AlignedEnds:
         aligner = self._runner.aligner
         assert aligner is not None, "the scheduler refuses what needs one"
         try:
-            self._under_way.append(_UnderWay(ends, aligner.launch(command.sequences)))
+            self._in_flight.append(_InFlight(ends, aligner.launch(command.sequences)))
         except Exception as error:  # whatever the device raised
             self._fail(ends, error)
 
     def collect(self, wait: bool) -> None:
         """Sends the ends whose alignment is known; with `wait`, all of them."""
-        while self._under_way and (wait or self._under_way[0].launched.ready):
-            one = self._under_way.popleft()
+        while self._in_flight and (wait or self._in_flight[0].launched.ready):
+            one = self._in_flight.popleft()
             try:
                 frames = one.launched.frames()
             except Exception as error:
@@ -68,8 +68,8 @@ class AlignedEnds:
                 self._outputs.send_held(end)
 
     def _fail(self, ends: list[HeldEnd], error: Exception) -> None:
-        """Raises what the device raises if it is of no more use, and RankError where other ranks
-        may have gone on."""
+        """Raises what the device raises if it is of no more use, and RankError where
+        other ranks may have gone on."""
         if self._others.exist:
             raise RankError(f"an alignment failed: {describe(error)}") from error
         for end in ends:

@@ -1,10 +1,10 @@
 """When tokens were said, from the cross-attention of the heads that follow the sound.
 
-The queries of these heads were kept in the pages of self KV when the tokens were computed
-(`kv/queries.py`). At a request's end one product with the keys of its sound gives the attention of
-all its tokens at once: no forward runs twice. What is made of it follows openai/whisper's
-`timing.py`: it is compared with what is usual at each moment, smoothed, averaged over heads, and
-the best path through it says where each token begins.
+The queries of these heads were kept in the pages of self KV when the tokens were
+computed (`kv/queries.py`). At a request's end, one product with the keys of its sound
+gives the attention of all its tokens: no forward runs twice. The rest follows
+openai/whisper's `timing.py`: weights are standardized over tokens, smoothed, averaged
+over heads, and the best path through them says where each token begins.
 """
 
 from collections.abc import Sequence
@@ -42,16 +42,16 @@ class LaunchedAlignments:
         return self.done is None or self.done.query()
 
     def frames(self) -> list[np.ndarray]:
-        """For each sequence the frame [tokens] at which each token begins; they never fall. Waits
-        for the device. Raises RankError where it waits for other ranks too long."""
+        """For each sequence, the frames [tokens] at which its tokens begin; they never
+        fall. Waits for the device. Raises RankError if other ranks take too long."""
         if self.done is not None:
             self.ranks.limit.wait(self.done, "an alignment")
         return [time_warping.first_columns(scores.numpy()) for scores in self.scores]
 
 
 class Aligner:
-    """Of one rank. All ranks make the same calls in the same order, and each knows the sum over the
-    heads of all."""
+    """Of one rank. All ranks make the same calls in the same order, and each gets the
+    sum over the heads of all ranks."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Aligner:
         tables: PageTables,
         ranks: Ranks,
     ) -> "Aligner | None":
-        """None where nothing is aligned: in other families, and where it is turned off."""
+        """None in families that align nothing, and where alignment is turned off."""
         is_wanted = config.decoder.enable_word_timestamps and alignment_heads(model)
         return cls(model, decoder, pool, tables, ranks) if is_wanted else None
 
@@ -92,8 +92,8 @@ class Aligner:
 
     @torch.inference_mode()
     def launch(self, sequences: Sequence[AlignedSequence]) -> LaunchedAlignments:
-        """Queues the alignment of sequences that have just ended, behind all that was launched
-        before: their pages are theirs until the next step."""
+        """Queues the alignment of sequences that have just ended, behind all that was
+        launched before. Their pages are theirs until the next step."""
         on_gpu = self._device.type == "cuda"
         scores = [self._scores(one).to("cpu", non_blocking=on_gpu) for one in sequences]
         done = torch.cuda.Event() if on_gpu else None
@@ -102,8 +102,8 @@ class Aligner:
         return LaunchedAlignments(scores, done, self._ranks)
 
     def _scores(self, one: AlignedSequence) -> torch.Tensor:
-        """[tokens, frames] float32: how much more each token attends to each frame than others do,
-        the mean over all heads."""
+        """[tokens, frames] float32: how much more each token attends to each frame than
+        others do, the mean over all heads."""
         tokens = len(one.positions) - one.lead
         if self._pool.queries is None:
             scores = torch.zeros(tokens, one.frames, device=self._device)
@@ -121,7 +121,7 @@ class Aligner:
         return smoothed(values, self._width).sum(0)
 
     def weights(self, one: AlignedSequence) -> torch.Tensor:
-        """The attention [heads, rows, frames] float32 that this rank's heads pay to the sound."""
+        """Attention [heads, rows, frames] float32 of this rank's heads to the sound."""
         queries = self._pool.queries
         assert queries is not None
         slot, frames = one.slot, np.arange(one.frames)
@@ -138,8 +138,8 @@ class Aligner:
         return product.float().softmax(-1)
 
     def _keys(self, queries: QueryPages, places: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Those [frames, heads, head_dim] that the heads of `queries` have of the sound at `places`
-        [frames]; made of its hidden states, where these are in the pages."""
+        """Keys [frames, heads, head_dim] of the sound at `places` [frames], for the
+        heads of `queries`; computed from hidden states, where the pages hold these."""
         if self._pool.states is None:
             return queries.keys(self._pool.layers, places, dtype)
         states = self._pool.states.read(places, dtype)
@@ -153,30 +153,31 @@ class Aligner:
         )
 
     def _places(self, pages: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Where the pool has the tokens at `positions` [n] of a sequence with these `pages`."""
+        """Where in the pool the tokens at `positions` [n] of a sequence's `pages`
+        are."""
         size = self._pool.page_size
         places: np.ndarray = pages[positions // size].astype(np.int64) * size + positions % size
         return places
 
 
 def salience(weights: torch.Tensor) -> torch.Tensor:
-    """By how many standard deviations each of `weights` [heads, rows, frames], which are
-    overwritten, differs from the mean of all rows; 0 where all are equal."""
+    """By how many standard deviations each of `weights` [heads, rows, frames] differs
+    from the mean of all rows; 0 where all are equal. Overwrites `weights`."""
     deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
     return weights.sub_(mean).div_(deviation).nan_to_num_(0.0, 0.0, 0.0)
 
 
 def smoothed(values: torch.Tensor, width: int) -> torch.Tensor:
-    """The median of every `width` (odd) of `values` [..., frames], which are mirrored at both ends.
-    Fewer frames than are mirrored stay as they are."""
+    """The median of every `width` (odd) of `values` [..., frames], which are mirrored
+    at both ends. With too few frames to mirror, `values` stay as they are."""
     half = width // 2
     if values.shape[-1] <= half:
         return values
     frames = values.shape[-1]
     padded = F.pad(values, (half, half), mode="reflect")
     sorted_ = [padded[..., i : i + frames] for i in range(width)]
-    # The largest goes to the end, again and again, until the middle is in its place: a few passes
-    # over memory, where sorting takes a window at a time.
+    # Moves the largest to the end, again and again, until the middle one is in its
+    # place: a few passes over memory, where sorting takes a window at a time.
     for end in range(width - 1, half - 1, -1):
         for i in range(end):
             low, high = sorted_[i], sorted_[i + 1]

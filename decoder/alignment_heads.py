@@ -7,8 +7,8 @@ from antiphon.layers.shard import Part
 
 
 def kept_heads(model: ModelConfig, options: DecoderOptions, part: Part) -> dict[int, list[int]]:
-    """The alignment heads among those of `part`, by layer; both numbered as the part does. Empty
-    where word times are turned off. Raises CheckpointError."""
+    """The alignment heads among those of `part`, by layer; both numbered as the part
+    does. Empty where word times are turned off. Raises CheckpointError."""
     if not options.enable_word_timestamps:
         return {}
     own, kept = part.shard.heads_of(model.decoder).queries, dict[int, list[int]]()

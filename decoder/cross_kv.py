@@ -1,5 +1,5 @@
-"""Writes cross KV: keys and values that every decoder layer makes of an encoder's hidden states, or
-these themselves."""
+"""Writes cross KV: keys and values that every decoder layer computes from an encoder's
+hidden states, or the states themselves."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,8 +18,8 @@ from antiphon.scheduler.plan import CrossWrite
 
 
 class CrossKV:
-    """Makes cross KV of hidden states in the arena, where they stay, and writes it to its pages;
-    or copies the states there, where cross-attention reads them.
+    """Computes cross KV from hidden states in the arena, and writes it to its pages; or
+    copies the states there, where cross-attention reads them.
 
     `models`: those that have layers in the pages, each with a pool of these layers.
     """
@@ -31,8 +31,8 @@ class CrossKV:
 
     @torch.inference_mode()
     def capture(self, sizes: list[int], hidden_size: int, dtype: torch.dtype) -> None:
-        """Captures graphs for these numbers of encoder tokens. Any attention backend will do; a
-        copy of hidden states needs none."""
+        """Captures graphs for these numbers of encoder tokens, with any attention
+        backend. A copy of hidden states needs no graph."""
         if self.pool.states is not None:
             return
         shape = (max(sizes), hidden_size)
@@ -70,9 +70,9 @@ class CrossKV:
 
 
 class CrossWriteGraphs:
-    """Graphs that write the cross KV of a number of encoder tokens. Without them, a step that
-    admits new clips would spend longer on launching the projections of every layer than the
-    device on computing them."""
+    """Graphs that write the cross KV of a number of encoder tokens. Without them, a
+    step that admits new clips would take longer to launch every layer's projections
+    than the device takes to compute them."""
 
     def __init__(
         self,
@@ -82,9 +82,9 @@ class CrossWriteGraphs:
         scratch: int,
         model: nn.Module,
     ) -> None:
-        """`write` takes states [tokens, hidden] and their slot mapping [tokens]. The graphs read
-        states from `hidden`, [largest of `sizes`, hidden]. `scratch`: the position in the KV pool
-        that padding goes to."""
+        """`write` takes states [tokens, hidden] and their slot mapping [tokens]. The
+        graphs read states from `hidden`, [largest of `sizes`, hidden]. `scratch`: the
+        position in the KV pool that padding goes to."""
         self._hidden, self._scratch = hidden, scratch
         self._slot_mapping = torch.full(
             (len(hidden),), scratch, dtype=torch.int32, device=hidden.device
@@ -98,8 +98,8 @@ class CrossWriteGraphs:
         self.report = self._graphs.report
 
     def replay(self, states: torch.Tensor, rows: torch.Tensor, slot_mapping: torch.Tensor) -> None:
-        """Writes `states[rows]` at `slot_mapping` [tokens] int32, in pieces of the largest graph's
-        size. `rows`: [tokens] int64."""
+        """Writes `states[rows]` at `slot_mapping` [tokens] int32, in pieces of the
+        largest graph's size. `rows`: [tokens] int64."""
         largest = len(self._hidden)
         pieces = zip(rows.split(largest), slot_mapping.split(largest), strict=True)
         for part, positions in pieces:
@@ -115,8 +115,8 @@ class CrossWriteGraphs:
 
 
 def cross_write_sizes(max_cross_len: int, fixed: bool) -> list[int]:
-    """Whole windows where all inputs are equally long (audio), else a few sizes that waste a third
-    at most."""
+    """Whole windows where all inputs are equally long (audio); else a few sizes, whose
+    padding is a third at most."""
     if fixed:
         return [count * max_cross_len for count in (1, 2, 3, 4, 6, 8)]
     return [128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]

@@ -9,7 +9,7 @@ from antiphon.scheduler.plan import Embedding
 
 
 def put_embeddings(x: torch.Tensor, embeddings: Sequence[Embedding], arena: StateArena) -> None:
-    """Overwrites rows of a step's embedded tokens `x` [tokens, hidden] with hidden states that are
-    in the arena, where they stay."""
+    """Overwrites rows of a step's embedded tokens `x` [tokens, hidden] with hidden
+    states of the arena, which keeps them."""
     for part in embeddings:
         x[part.token : part.token + part.count] = arena.get(part.key, part.first, part.count)

@@ -34,13 +34,13 @@ class DecoderFollower:
         ranks: Ranks,
         shelf: Shelf | None = None,
     ) -> None:
-        """Loads its part of the decoder. Raises what `DecoderRunner` raises. `shelf`: of a
-        colocated replica, where the encoder of this process puts its shares."""
+        """Loads its part of the decoder. Raises what `DecoderRunner` raises. `shelf`:
+        of a colocated replica, where the encoder of this process puts its shares."""
         assert not ranks.is_leader
         self._shelf = shelf
         self.runner = DecoderRunner(model, config, timestamps, ranks)
-        # By number of a plan, while the leader may not have run it: slots whose settings the
-        # device refused.
+        # Slots whose settings the device refused, by number of a plan that the leader
+        # may not have run yet.
         self._refused: dict[int, tuple[int, ...]] = {}
 
     @property
@@ -52,7 +52,7 @@ class DecoderFollower:
         return self.runner.arena
 
     def handle(self, command: RankCommand) -> None:
-        """Carries out a command. What it raises ends the replica: other ranks have gone on."""
+        """Carries out a command. An error ends the replica: other ranks went on."""
         match command:
             case Launch():
                 self._launch(command)

@@ -1,9 +1,9 @@
-"""CUDA graphs of decoder steps, one for each shape that steps are padded to, and their choice.
+"""CUDA graphs of decoder steps: one for each shape that steps are padded to.
 
-A step of decodes only has as many tokens as sequences. A mixed step has room for the prompts of new
-sequences, so that admitting one lets the running sequences keep using CUDA graphs. Most prompts are
-short (Whisper's has four tokens); prompts that carry earlier text are not, and have graphs of their
-own, for fewer batch sizes.
+A step of decodes alone has one token for each sequence. A mixed step has room for
+prompts, so running sequences keep using CUDA graphs while others are admitted. Most
+prompts are short (Whisper's has four tokens). Prompts with earlier text are long, and
+have graphs of their own, for fewer batch sizes.
 """
 
 from collections.abc import Callable, Collection
@@ -21,7 +21,7 @@ from antiphon.runtime.graphs import GraphSet, Work
 from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.plan import StepPlan
 
-# Room in a mixed step beyond one token for each sequence, and the longest query of a sequence.
+# Room of a mixed step beyond one token for each sequence, and its longest query.
 PROMPT_TOKENS, MAX_QUERY_LEN = 64, 8
 # Both, in a step with a long prompt. What is longer still runs without a graph.
 LONG_PROMPT_TOKENS = 256
@@ -43,10 +43,10 @@ def batch_sizes(max_seqs: int) -> list[int]:
 def step_shapes(
     max_seqs: int, max_kv_len: int, max_cross_len: int, most_readouts: int = 0
 ) -> list[StepShape]:
-    """All shapes with a graph, largest first: the memory of the first graph serves the others.
+    """All shapes with a graph, largest first: its memory serves the other graphs.
 
-    `most_readouts`: in a step with prompts. Every such step computes the logits of so many tokens
-    more, so it is 0 for models whose requests ask for none.
+    `most_readouts`: in a step with prompts, which then always computes the logits of so
+    many further tokens; 0 for models whose requests ask for none.
     """
     shapes = []
     for i, size in enumerate(reversed(batch_sizes(max_seqs))):
@@ -94,22 +94,22 @@ class EagerReason(StrEnum):
 
 
 class GraphChoice(msgspec.Struct, frozen=True):
-    """The shape of the graph that runs a step, or the reason for running it without one."""
+    """The shape of the graph that runs a step, or why none does."""
 
     shape: StepShape | None
     reason: EagerReason | None = None
 
 
 class StepShapes:
-    """Those that have a graph. Most steps are as large as one before: choices are kept."""
+    """Shapes that have a graph. Keeps its choices: most steps are like earlier ones."""
 
     def __init__(self, shapes: Collection[StepShape] = ()) -> None:
         self._smallest_first = sorted(shapes, key=lambda shape: (shape.tokens, shape.sequences))
         self._choose = lru_cache(CHOICES_KEPT)(self._choice)
 
     def choose(self, plan: StepPlan) -> GraphChoice:
-        """The smallest that holds `plan` with its padding, which is one token for each sequence
-        that the step has less than the graph."""
+        """The smallest shape that holds `plan` and its padding, which has one token for
+        each sequence that the step lacks."""
         if plan.embeddings:
             return GraphChoice(None, EagerReason.EMBEDDINGS)
         longest = int(plan.query_lens.max())
@@ -143,8 +143,8 @@ NO_SHAPES = StepShapes()
 
 
 class DecoderGraphs:
-    """Captured steps. `plan` makes the attentions' metadata for a step's inputs, `replan` renews
-    it, and `forward` is captured."""
+    """Captured steps. `plan` makes the attentions' metadata for a step's inputs,
+    `replan` renews it, and `forward` is captured."""
 
     def __init__(
         self,
@@ -167,14 +167,15 @@ class DecoderGraphs:
         self.shapes, self.report = StepShapes(self._graphs.shapes), self._graphs.report
 
     def replay(self, inputs: StepInputs) -> None:
-        """Runs the graph of `inputs.shape`, which reads inputs where `InputBuffer` puts them."""
+        """Runs the graph of `inputs.shape`, whose inputs `InputBuffer` has put in
+        place."""
         self._replan(self._graphs.metadata(inputs.shape), inputs)
         self._graphs.replay(inputs.shape)
 
 
 def _full_step(shape: StepShape, buffer: InputBuffer) -> StepPlan:
-    """A step of scratch sequences that fills `shape`. (Some backends size what they keep by the
-    first step that they plan.)"""
+    """A step of scratch sequences that fills `shape`. (Some backends size their buffers
+    by the first step that they plan.)"""
     extra = shape.tokens - shape.sequences - np.arange(shape.sequences) * (shape.max_query_len - 1)
     query_lens = 1 + np.clip(extra, 0, shape.max_query_len - 1)
     slots = np.full(shape.sequences, buffer.limits.scratch_slot)

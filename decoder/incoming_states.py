@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 
 
 class IncomingStates:
-    """The arena of the rank that leads, and its scheduler. `catch_up` launches what the other ranks
-    have been told to: what follows may wait for them."""
+    """The leader's arena, and its scheduler. `catch_up` launches what the other ranks
+    were told to launch: what follows may wait for them."""
 
     def __init__(
         self,
@@ -59,9 +59,9 @@ class IncomingStates:
     def accept(self, rests: bool) -> None:
         """Puts hidden states that are computed into the arena.
 
-        A replica that `rests` accepts one input whose encoder is still running: its first step can
-        then be queued behind it on the device. Another one does not: running sequences must not
-        wait for an encoder, and what arrives meanwhile must not wait for long.
+        A replica that `rests` accepts one input whose encoder is still running: its
+        first step can be queued behind the encoder on the device. A busy replica does
+        not, since running sequences and later arrivals must not wait for an encoder.
         """
         while self._received and (
             self._received[0].computed or (rests and len(self._received[0].keys) == 1)
@@ -94,8 +94,8 @@ class IncomingStates:
         self._arrived(wanted)
 
     def adopt(self, keys: Sequence[str]) -> None:
-        """An encoder has written the states of `keys` into the rows that they have in the arenas of
-        all ranks."""
+        """An encoder has written the states of `keys` into the rows that they have in
+        the arenas of all ranks."""
         arena, expects = self._runner.arena, self._scheduler.encodes.expects
         keys = tuple(key for key in keys if expects(key) and key in arena.space)
         if not keys:
@@ -111,8 +111,8 @@ class IncomingStates:
             self._scheduler.encoded(key, self._runner.arena.space.is_written(key))
 
     def _refuse(self, states: HiddenStates, error: Exception) -> None:
-        """Fails the requests that wait for `states`. Raises the device's error if it is of no more
-        use."""
+        """Fails the requests that wait for `states`. Raises the device's error if it is
+        of no more use."""
         logger.exception("hidden states of %d inputs could not be taken in", len(states.keys))
         message = f"its hidden states could not be taken in: {describe(error)}"
         self._drop(states.keys)

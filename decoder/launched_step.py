@@ -48,7 +48,7 @@ class LaunchedStep(msgspec.Struct, frozen=True):
         return step
 
     def result(self) -> StepResult:
-        """Waits for the step. Raises RankError where it waits for other ranks too long."""
+        """Waits for the step. Raises RankError if other ranks take too long."""
         if self.done is not None:
             self.limit.wait(self.done, "a decoder step")
         rows = self.samples.on_host()

@@ -39,12 +39,12 @@ def load_decoder(
     part: Part,
     state_factor: float | None = None,
 ) -> DecoderModel:
-    """`part` of the decoder half of `model`, on `target`. `kv_dtype`: of cached keys and values,
-    where it is not the target's. `state_factor`: that float8 pages of hidden states have, where
-    another model has chosen it.
+    """`part` of the decoder half of `model`, on `target`. `kv_dtype`: of cached keys
+    and values, if not the target's. `state_factor`: of float8 pages of hidden states,
+    if another model has chosen it.
 
-    Raises CheckpointError for tensors that are missing, unknown or of another shape, and
-    ConfigurationError for sizes that the quantization cannot have.
+    Raises CheckpointError for tensors that are missing, unknown or of another shape,
+    and ConfigurationError for sizes that the quantization cannot have.
     """
     is_dummy = config.model.load_format == "dummy"
     checkpoint = None if is_dummy else open_checkpoint(model, config.model)
@@ -97,8 +97,8 @@ def _read(model: ModelConfig, target: Target, checkpoint: Checkpoint, part: Part
 def _kv_scales(
     model: ModelConfig, decoder: DecoderModel, checkpoint: Checkpoint, part: Part
 ) -> KVScales:
-    """The checkpoint's scales of float8 keys and values, by attention. Those of layers on other
-    stages are accounted for."""
+    """The checkpoint's scales of float8 keys and values, by attention. Claims those of
+    other stages' layers, too."""
     names = model.decoder.checkpoint_names
     own: KVScales = ([], [])
     for path, module in decoder.named_modules():
@@ -110,8 +110,8 @@ def _kv_scales(
 
 
 def _head_tensors(model: ModelConfig, checkpoint: Checkpoint) -> HeadTensors:
-    """As transformers, a head that is stored with other values than the embedding is not tied to
-    it, whatever config.json says."""
+    """A head that is stored with other values than the embedding is not tied to it,
+    whatever config.json says. So has transformers."""
     half = model.decoder
     head = half.head_tensors(checkpoint, model.raw.get("tie_word_embeddings", True))
     stored = [name for name in half.checkpoint_names(EMBEDDING) if name in checkpoint]

@@ -12,8 +12,8 @@ from antiphon.runtime.ranks import RankError
 
 
 class OtherRanks:
-    """Keeps them in step with `runner`, the leader's. All methods raise RankError: the ranks no
-    longer agree then. They do nothing if there are none."""
+    """Keeps the other ranks in step with `runner`, the leader's. Every method raises
+    RankError when the ranks no longer agree, and does nothing if there are none."""
 
     def __init__(self, runner: DecoderRunner, followers: Followers) -> None:
         self._runner, self._followers = runner, followers
@@ -41,8 +41,8 @@ class OtherRanks:
             raise RankError(f"hidden states did not reach all ranks: {describe(error)}") from error
 
     def collect(self, batch: SharedBatch, wanted: tuple[str, ...], rows: np.ndarray) -> None:
-        """Exchanges a batch of which each rank has a share; `wanted` goes into `rows` of all
-        arenas, and all of it to others on the leader who want some."""
+        """Exchanges a batch of which each rank has a share; `wanted` goes into `rows`
+        of all arenas, and all of it to others on the leader who want some."""
         number, whole = batch.own.batch, batch.completed is not None
         command = CollectStates(
             number, batch.keys, batch.lengths, batch.tokens, wanted, rows, whole

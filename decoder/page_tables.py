@@ -1,7 +1,7 @@
-"""Which pages hold the keys and values of each running sequence, by slot: on the device, where
-steps read them, and on the host, for what is planned there.
+"""Which pages hold the keys and values of each running sequence, by slot: on the device
+for steps, and on the host for plans.
 
-Plans tell only what changes: the pages of an admitted sequence, and the page that one grows by.
+Plans tell only changes: an admitted sequence's pages, and the page one grows by.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,16 @@ ALIGNMENT = 32  # elements: kernels are compiled anew for pointers with another 
 
 
 class PageTables:
-    """One row for each slot, the scratch slot included: its self pages, then its cross pages.
+    """One row for each slot (also the scratch slot): its self pages, then cross pages.
 
-    Entries behind a sequence's last page are any valid page. On a CPU both copies are one.
+    Entries behind a sequence's last page are any valid page. A CPU has one copy.
 
-        host        [slots, width] int32; `self_pages`, `cross_pages` [slots, pages] are views of it
+        host        [slots, width] int32; its views `self_pages`, `cross_pages`:
+                    [slots, pages]
         on_device   [slots, width] int32
-        cross_lens  [slots] on the host, encoder tokens that each sequence attends to, at least 1
-        sees        [slots] int8 on the device, `Sees` of each; kept where a decoder asks for it
+        cross_lens  [slots] on the host: encoder tokens that each sequence attends to,
+                    at least 1
+        sees        [slots] int8 on the device, `Sees` of each; if a decoder asks for it
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class PageTables:
         keeps_sees: bool = False,
         cross_scratch_page: int | None = None,
     ) -> None:
-        """`cross_scratch_page`: where cross pages have another numbering than self pages."""
+        """`cross_scratch_page`: if cross pages are numbered apart from self pages."""
         self.device, self.cross_start = device, round_up(num_self_pages, ALIGNMENT)
         width = self.cross_start + round_up(num_cross_pages, ALIGNMENT)
         self.host = np.full((num_slots, width), scratch_page, np.int32)
@@ -62,8 +64,8 @@ class PageTables:
     def admit(
         self, entries: Sequence[Admission | Fork], changes: Sequence[CrossChange] = ()
     ) -> None:
-        """Writes the rows of slots that have a new owner, and the `changes` of others, on the
-        device in one copy. The last one counts where a slot had several."""
+        """Writes the rows of slots that have a new owner, and the `changes` of others,
+        on the device in one copy. The last one counts where a slot had several."""
         if not (entries or changes):
             return
         for entry in entries:
@@ -86,12 +88,12 @@ class PageTables:
             self.on_device[index] = rows
 
     def sees_of(self, slots: torch.Tensor) -> torch.Tensor | None:
-        """[tokens] int8, of the tokens of `slots` [tokens]; None where nothing is kept."""
+        """`sees` of the tokens' `slots` [tokens], int8; None if it is not kept."""
         return None if self.sees is None else self.sees[slots]
 
     def move(self, moves: BeamMoves) -> None:
-        """Writes the rows of sequences that go on in another slot, on the device in one copy. They
-        attend to what the slot's own sequence did."""
+        """Writes the rows of sequences that go on in another slot, on the device in one
+        copy. They attend to what the slot's own sequence attended to."""
         is_moved = moves.slots != moves.sources
         slots = moves.slots[is_moved]
         if not len(slots):
@@ -103,5 +105,5 @@ class PageTables:
             self.on_device[index] = rows
 
     def grow(self, new_pages: NewPages) -> None:
-        """Writes `new_pages` on the host. (The device reads them from a step's inputs.)"""
+        """Writes `new_pages` on the host. (Devices read them in a step's inputs.)"""
         self.self_pages[new_pages.slots, new_pages.columns] = new_pages.pages

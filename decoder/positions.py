@@ -1,4 +1,4 @@
-"""Positions of tokens by frame, row and column (Qwen2-VL's multimodal rotary positions)."""
+"""Positions of tokens by frame, row and column (multimodal positions of Qwen2-VL)."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from antiphon.scheduler.plan import Admission, Fork
 
 
 class GridPositions:
-    """`table` [3, slots, columns] int64: frame, row and column of every token of each slot's
-    sequence, those that are still to come included.
+    """`table` [3, slots, columns] int64: frame, row and column of every token of each
+    slot's sequence, those that are still to come included.
 
-    Tokens of text have their place in all three. An image begins at the next place; what follows it
-    begins behind its rows and columns. Frames of a video are as far apart as they are in time, and
-    may reach further than the text behind them begins: as transformers 5 has it (before, and in
-    other engines, text began behind the last frame). What is generated goes on behind the last
-    token of the prompt.
+    Tokens of text have their place in all three. An image begins at the next place;
+    what follows it begins behind its rows and columns. Frames of a video are as far
+    apart as they are in time, and may reach further than the text behind them begins:
+    as transformers 5 has it (before, and in other engines, text began behind the last
+    frame). What is generated goes on behind the last token of the prompt.
     """
 
     def __init__(self, num_slots: int, columns: int, device: torch.device) -> None:
@@ -37,11 +37,12 @@ class GridPositions:
                 self.table[:, slot, :count] = to_device(positions, device)
                 behind = to_device(positions[:, -1:] + 1 - count, device)
                 self.table[:, slot, count:] += behind
-                # Behind a video at the very end of a prompt, there may be too few positions.
+                # Behind a video at the very end of a prompt, there may be too few
+                # positions.
                 self.table[:, slot].clamp_(max=self.table.shape[2] - 2)
 
     def fork(self, forks: Sequence[Fork]) -> None:
-        """Forks have the prompt of their source. In their order: a fork may be forked again."""
+        """Forks share their source's prompt. In order: a fork may be forked again."""
         for fork in forks:
             self.table[:, fork.slot] = self.table[:, fork.source]
 

@@ -1,7 +1,7 @@
-"""What the leader of a replica tells its other ranks: all that changes the state of a device.
+"""What a replica's leader tells its other ranks: all that changes a device's state.
 
-Every rank carries out all commands in their order. What leaves the process is encoded by
-`actors/rank_wire.py`.
+Every rank carries out all commands in order. Between processes, `actors/rank_wire.py`
+encodes them.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,10 @@ from antiphon.scheduler.plan import StepPlan
 class Launch(msgspec.Struct, frozen=True):
     """Run a step.
 
-    `launched`: number of the latest plan that the leader has run (0: none). `refused`: of the plans
-    that it has run since the last command of this kind, those in which its device refused settings,
-    and of which slots; another rank that refused others would compute other tokens.
+    `launched`: number of the latest plan that the leader has run (0: none). `refused`:
+    of the plans that it has run since the last command of this kind, those in which its
+    device refused settings, and of which slots; another rank that refused others would
+    compute other tokens.
     """
 
     plan: StepPlan
@@ -29,8 +30,8 @@ class Launch(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, eq=False)
 class PutStates:
-    """Take part in `Ranks.broadcast` of hidden states [sum of `lengths`, hidden]: they go from
-    device to device, and into `rows` [sum of `lengths`] of the arena."""
+    """Take part in `Ranks.broadcast` of hidden states [sum of `lengths`, hidden]: they
+    go from device to device, and into `rows` [sum of `lengths`] of the arena."""
 
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
@@ -39,7 +40,8 @@ class PutStates:
 
 @dataclass(frozen=True, eq=False)
 class AdoptStates:
-    """An encoder has written hidden states into `rows` [sum of `lengths`] of this rank's arena."""
+    """An encoder has written hidden states into this rank's arena. `rows`: [sum of
+    `lengths`] of it."""
 
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
@@ -48,9 +50,9 @@ class AdoptStates:
 
 @dataclass(frozen=True, eq=False)
 class CollectStates:
-    """Of a colocated replica: give all ranks this one's share of encoder batch number `batch`, take
-    theirs, and put what is `wanted` of them into `rows` of the arena. If nothing is, and the leader
-    has no other use for the batch (`whole`), only forget the share.
+    """Of a colocated replica: give all ranks this one's share of encoder batch number
+    `batch`, take theirs, and put what is `wanted` of them into `rows` of the arena. If
+    none are wanted, and the leader has no use for the batch (`whole`), drop the share.
 
     `keys`, `lengths`, `tokens`: as those of `SharedBatch`.
     """

@@ -1,4 +1,4 @@
-"""Hidden states on their way among the ranks of a replica: from its leader, or from all to all."""
+"""Hidden states that travel among a replica's ranks: from the leader, or all to all."""
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from antiphon.runtime.ranks import RankError
 
 @torch.inference_mode()
 def broadcast_states(states: HiddenStates, runner: DecoderRunner) -> None:
-    """On the leader, whose arena has `states`: so the current stream waits for them. The others
-    were told by `PutStates`."""
+    """On the leader, whose arena has `states`: so the current stream waits for them.
+    The others were told by `PutStates`."""
     packed = states.packed.to(runner.device, runner.arena.states.dtype)
     runner.ranks.broadcast(packed.contiguous(), runner.ranks.leader)
 
@@ -30,9 +30,9 @@ def receive_states(command: PutStates, runner: DecoderRunner) -> None:
 def collect_states(
     command: CollectStates, own: OwnShare, runner: DecoderRunner
 ) -> torch.Tensor | None:
-    """On every rank of a colocated replica: puts the wanted states of all ranks' shares into its
-    arena. `own`: this rank's. Returns the whole batch [sum of lengths, hidden], unless nobody has a
-    use for it."""
+    """On every rank of a colocated replica: puts the wanted states of all ranks' shares
+    into its arena. `own`: this rank's. Returns the whole batch [sum of lengths,
+    hidden], unless nobody has a use for it."""
     if not command.wanted and not command.whole:
         return None
     ranks, arena = runner.ranks, runner.arena

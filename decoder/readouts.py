@@ -1,4 +1,4 @@
-"""Log-probabilities of given tokens behind given ones, read out of a step by the way."""
+"""Log-probabilities of given tokens behind given ones, which a step computes anyway."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from antiphon.decoder.sampling.vocabulary import VocabularyShard
 
 @dataclass(frozen=True)
 class DeviceReadouts:
-    """On the device, or on its way to the host: what captured graphs write, [readouts] each.
+    """What captured graphs write, [readouts] each; on the device or going to the host.
 
-    logprobs   float32, natural logarithms of the asked tokens' probabilities under the raw logits
+    logprobs   float32, natural log-probabilities of the tokens under the raw logits
     likeliest  int64, the likeliest tokens
     """
 
@@ -35,8 +35,8 @@ class DeviceReadouts:
         token_ids: torch.Tensor,
         vocabulary: VocabularyShard | None = None,
     ) -> None:
-        """Of `token_ids` [readouts] int32 under `logits` [readouts, own words]. What is no token
-        has minus infinity.
+        """Of `token_ids` [readouts] int32 under `logits` [readouts, own words]. What is
+        no token has minus infinity.
 
         `vocabulary`: the own words, where ranks share them; None: all.
         """
@@ -53,7 +53,7 @@ class DeviceReadouts:
     def _read_with_others(
         self, logits: torch.Tensor, token_ids: torch.Tensor, vocabulary: VocabularyShard
     ) -> None:
-        """Every rank says READOUT_NUMBERS of each row, laid out as `kernels/formats.py` says."""
+        """Ranks exchange READOUT_NUMBERS of each row (see `kernels/formats.py`)."""
         columns = vocabulary.span.places(token_ids.long())[:, None]
         own = logits.gather(1, columns)[:, 0]
         top, column = logits.max(-1)
@@ -74,7 +74,7 @@ class DeviceReadouts:
         token_ids: torch.Tensor,
         vocabulary: VocabularyShard | None = None,
     ) -> None:
-        """As `read`, in one Triton kernel, or in two where ranks share the vocabulary."""
+        """As `read`, in one Triton kernel; in two where ranks share the vocabulary."""
         from antiphon.kernels.readout import read_out  # Triton is there where CUDA is
 
         results = self.logprobs, self.likeliest

@@ -1,16 +1,17 @@
-"""One decoder replica: schedule, run, postprocess. A plain object, driven by a Ray actor, a test or
-a benchmark.
+"""One decoder replica: schedule, run, postprocess. A plain object, driven by a Ray
+actor, a test or a benchmark.
 
-Steps are launched ahead of the results of earlier ones: up to `num_scheduler_steps` of them on a
-GPU, which so has its next work before the host knows the last tokens. (A CPU computes while it
-launches: there the newest step counts as one of them.) So a sequence that has stopped may run a few
-steps too often. The results of those rows are dropped; what they write into its pages comes before
-anything that the pages' next owner writes, on the same stream.
+Up to `num_scheduler_steps` steps are launched before the results of earlier ones are
+known, so a GPU has its next work before the host knows the last tokens. (A CPU computes
+while it launches: there the newest step counts as one of them.) A sequence that has
+stopped may therefore run a few steps too many. The results of those rows are dropped.
+What they write into its pages comes before anything that the pages' next owner writes,
+on the same stream.
 
-The stages of a pipeline each work on another lane of sequences, so that as many times more steps
-are in flight as there are stages. On CPUs, where to launch is to compute, the leader, which is of
-the last stage, first tells the others of the next lane's step, and then computes its own part of
-the oldest one.
+Each stage of a pipeline works on another lane of sequences, so the steps in flight
+multiply by the number of stages. On CPUs a launch is the computation itself: there the
+leader, a rank of the last stage, first sends the next lane's step to the other ranks,
+and then computes its own part of the oldest step.
 """
 
 import logging
@@ -59,14 +60,14 @@ class StepInFlight:
 class DecoderReplica:
     """The scheduler and the runner of one decoder, joined by `step`.
 
-    `ask_encoders` and `withdraw_encodes` must not block. Each piece of encoder work that was asked
-    for is answered by `receive_hidden` or `incoming.adopt`, by the scheduler's `encode_failed` or,
-    where it was withdrawn in time, by its `withdrawn`; in any order.
+    `ask_encoders` and `withdraw_encodes` must not block. Each piece of encoder work is
+    answered, in any order: by `receive_hidden` or `incoming.adopt`, by the scheduler's
+    `encode_failed`, or by its `withdrawn` if it was withdrawn in time.
 
-    In a replica of several ranks this is the leader, and all others are a `DecoderFollower`.
-    `followers` sends them what changes their device's state: all commands to all of them, in order,
-    without waiting. What fails on one rank may have succeeded on another, so that errors of the
-    device end the replica.
+    In a replica of several ranks this is the leader, and each other rank is a
+    `DecoderFollower`. `followers` sends every command that changes the state of devices
+    to all of them, in order, without waiting. What fails on one rank may have succeeded
+    on another, so an error of the device ends the replica.
     """
 
     def __init__(
@@ -88,8 +89,8 @@ class DecoderReplica:
         if on_gpu:
             wait([texts.begin()])
         self._others = OtherRanks(self.runner, followers)
-        # Number of the plan that was launched last; and slots whose settings the device refused, by
-        # plan, which other ranks have not been told of.
+        # Number of the plan that was launched last; and slots whose settings the device
+        # refused, by plan, which other ranks have not been told of.
         self._launched, self._refused = 0, dict[int, tuple[int, ...]]()
         lanes = self.runner.ranks.parallel.pipeline
         limits = _limits(model, config, self.runner, lanes)
@@ -113,8 +114,8 @@ class DecoderReplica:
     def step(self) -> list[StepOutput]:
         """Schedules and launches one step, and takes in the results of the oldest ones.
 
-        Never waits for an encoder. No outputs mean that nothing happened. Raises only what
-        the device raises when it is of no more use.
+        Never waits for an encoder. No outputs mean that nothing happened. Raises only
+        what the device raises when it is of no more use.
         """
         self.alignments.begin()  # of requests that were stopped meanwhile
         self.incoming.accept(self.rests)  # the requests of computed states become ready
@@ -132,7 +133,7 @@ class DecoderReplica:
         return self.scheduler.outputs.pop()  # new tokens, and requests that ended
 
     def _next_plan(self) -> StepPlan | None:
-        """Of the lane whose turn it is; where it has nothing to run now, of the next one."""
+        """Of the lane whose turn it is, or of the next one with something to run."""
         num_lanes = self.scheduler.limits.num_lanes
         for _ in range(num_lanes):
             self._lane = (self._lane + 1) % num_lanes
@@ -151,8 +152,8 @@ class DecoderReplica:
         return of_lane > -(-self._look_ahead // num_lanes)
 
     def _begin(self, plan: StepPlan) -> None:
-        """Puts a step in flight. If it cannot be launched its requests fail, and the others go
-        on."""
+        """Puts a step in flight. If it cannot be launched its requests fail, and the
+        others go on."""
         if self._others.exist:
             self._others.tell(Launch(plan, self._launched, tuple(self._refused.items())))
             self._refused = {}
@@ -174,7 +175,8 @@ class DecoderReplica:
         return True
 
     def _note_refused(self, plan: StepPlan, refused: dict[int, Exception]) -> None:
-        """Fails the requests whose settings the device could not take; for other ranks, too."""
+        """Fails requests whose settings the device refused; notes them for other
+        ranks."""
         if self._others.exist:
             self._refused[plan.number] = tuple(refused)
         for slot, refusal in refused.items():
@@ -183,7 +185,7 @@ class DecoderReplica:
                 self.scheduler.fail_slot(slot, describe(refusal))
 
     def _catch_up(self) -> None:
-        """Launches what other ranks have been told to. What follows may wait for them."""
+        """Launches what other ranks were told to: what follows may wait for them."""
         for step in self._in_flight:
             if step.launched is None:
                 self._launch(step)
@@ -203,8 +205,8 @@ class DecoderReplica:
         self.runner.arena.space.settle(step.plan.number)
 
     def _fail(self, plan: StepPlan, error: Exception) -> None:
-        """Fails the requests of a step. Raises what the device raises if it is of no more use, and
-        RankError where other ranks may have gone on."""
+        """Fails the requests of a step. Raises the device's error if the device is of
+        no more use, and RankError where other ranks may have gone on."""
         logger.exception("a decoder step of %d sequences failed", len(plan.slots))
         if self._others.exist:
             raise RankError(f"step {plan.number} failed: {describe(error)}") from error
@@ -220,14 +222,14 @@ class DecoderReplica:
             self._ask_encoders(commands)
 
     def _discard_unwanted(self) -> None:
-        """Drops hidden states, and takes back encoder work, that no request waits for any more."""
+        """Drops hidden states and withdraws encoder work that no request waits for."""
         self.incoming.make_room()
         if withdrawals := self.scheduler.encodes.pop_withdrawals():
             self._withdraw_encodes(withdrawals)
 
     def receive_hidden(self, states: HiddenStates | SharedBatch) -> None:
-        """Hidden states from an encoder, which may still be computing them, or word that the ranks
-        of this replica have encoded some."""
+        """Hidden states from an encoder, which may still be computing them, or word
+        that the ranks of this replica have encoded some."""
         self.incoming.receive(states)
         self.incoming.accept(self.rests)
 
@@ -235,7 +237,7 @@ class DecoderReplica:
 
     @property
     def rests(self) -> bool:
-        """True if there is nothing to compute now; hidden states may be on their way."""
+        """True if there is nothing to compute now. Hidden states may be coming."""
         return not self._in_flight and not self.alignments and self.scheduler.idle
 
     @property

@@ -1,4 +1,4 @@
-"""How many pages of keys and values a decoder has room for; known before any weight is read."""
+"""How many pages a decoder has room for; known before any weight is read."""
 
 import math
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ FREE_GPU_SHARE = 0.85  # of the free memory; the rest is for activations and gra
 
 @dataclass(frozen=True)
 class PageCounts:
-    """`kv`: pages of keys and values. `states`: of hidden states, where cross-attention reads them;
-    else 0."""
+    """`kv`: pages of keys and values. `states`: of hidden states, where cross-attention
+    reads them; else 0."""
 
     kv: int
     states: int = 0
@@ -45,14 +45,15 @@ def page_counts(
     part: Part | None = None,
     ranks: Ranks | None = None,
 ) -> PageCounts:
-    """`num_kv_pages` if given. Else twice what `max_num_seqs` full sequences need, so that content
-    stays cached, as far as memory allows: that of the rank of `ranks` which holds the fewest pages.
+    """`num_kv_pages` if given. Else twice what `max_num_seqs` full sequences need, so
+    that content stays cached; or as many as fit on the rank with the least room.
 
-    `part`: of this rank, by default the whole half. Raises ConfigurationError, on all ranks, if
-    memory does not hold one full sequence, or `num_kv_pages` not even the shortest one.
+    `part`: of this rank, by default the whole half. Raises ConfigurationError, on all
+    ranks, if memory does not hold one full sequence, or `num_kv_pages` not even the
+    shortest one.
     """
     decoder = config.decoder
-    check_given_pages(model, config)
+    check_num_pages(model, config)
     if decoder.num_kv_pages is not None and not decoder.attends_to_states:
         return PageCounts(decoder.num_kv_pages)
     budget, page_bytes = _budget(config, target.device), bytes_per_page(model, config, target, part)
@@ -78,8 +79,8 @@ def page_counts(
 
 @dataclass(frozen=True)
 class _PagesApart:
-    """What one full sequence needs where hidden states have pages of their own: `own` pages of
-    `page_bytes`, `cross` of `state_bytes`."""
+    """What a full sequence needs where hidden states have pages of their own: `own`
+    pages of `page_bytes`, and `cross` pages of `state_bytes`."""
 
     own: int
     cross: int
@@ -90,26 +91,26 @@ class _PagesApart:
         self,
         budget: int,
         most: int,
-        given: int | None,
+        num_pages: int | None,
         ranks: Ranks | None,
         device: torch.device,
     ) -> PageCounts:
-        """Memory of `budget` bytes for as many full sequences, at most `most`; or for `given` pages
-        of keys and values, and states beside them. Raises as `page_counts`."""
+        """Divides `budget` bytes: among as many full sequences as fit, at most `most`;
+        or into `num_pages` pages of KV, and states beside. Raises as `page_counts`."""
         sequence = self.own * self.page_bytes + self.cross * self.state_bytes
         sequences = min(budget / sequence, most)
         pages, states = int(sequences * self.own), int(sequences * self.cross)
-        if given is not None:
-            left = max(0, budget - given * self.page_bytes)
-            pages, states = given, min(left // self.state_bytes, most * self.cross)
+        if num_pages is not None:
+            left = max(0, budget - num_pages * self.page_bytes)
+            pages, states = num_pages, min(left // self.state_bytes, most * self.cross)
         if ranks is not None:
             pages, states = (ranks.minimum(held, device) for held in (pages, states))
-        if (given is None and pages < self.own) or states < self.cross:
+        if (num_pages is None and pages < self.own) or states < self.cross:
             raise ConfigurationError(
                 f"{_in_words(budget)} of KV cache hold {pages} pages of {self.page_bytes} bytes "
                 f"and {states} of {self.state_bytes} bytes for hidden states; one full sequence "
                 f"needs {self.own} and {self.cross}: raise kv_cache_memory_gib, or lower "
-                f"{'num_kv_pages, ' if given is not None else ''}max_model_len or max_encoder_len"
+                f"{'' if num_pages is None else 'num_kv_pages, '}max_model_len or max_encoder_len"
             )
         return PageCounts(pages, states)
 
@@ -145,8 +146,8 @@ def bytes_of_sequence(
 def bytes_per_page(
     model: ModelConfig, config: EngineConfig, target: Target, part: Part | None = None
 ) -> int:
-    """Of the keys and values of `part`, by default of the whole half, of those of a draft model,
-    and of the queries that are kept beside them."""
+    """Bytes of a page of `part`, by default the whole half: its keys and values, those
+    of a draft model, and the queries that are kept beside them."""
     options, half = config.decoder, model.decoder
     part = part or Part.whole(half.num_layers)
     dtype = FLOAT8 if options.kv_cache_dtype == "fp8" else target.dtype
@@ -179,9 +180,10 @@ def draft_layers(model: ModelConfig) -> int:
 
 
 def arena_tokens(model: ModelConfig, options: SchedulerOptions) -> int:
-    """Hidden states that the arena holds: `encode_ahead_tokens` if given, else `max_num_seqs` full
-    inputs, INPUTS_AHEAD or, where they stand in prompts, what PROMPT_STEPS steps can take in. In
-    any case all inputs of one request; none for a model without an encoder."""
+    """Hidden states that the arena holds: `encode_ahead_tokens` if given, else
+    `max_num_seqs` full inputs, INPUTS_AHEAD or, where they stand in prompts, what
+    PROMPT_STEPS steps can take in. It always holds all inputs of one request. None for
+    a model without an encoder."""
     if model.encoder is None and options.encode_ahead_tokens is None:
         return 0
     longest_request = model.max_cross_len + model.max_decoder_len  # some stand in its prompt
@@ -210,9 +212,9 @@ def make_pool(
     ranks: Ranks | None = None,
     state_factor: float = 1.0,
 ) -> KVPool:
-    """The pool of one rank's `part` of a decoder, in the target's dtype unless `kv_dtype` is
-    another. All `ranks` have equally many pages.
-    `state_factor`: of hidden states in float8 pages. Raises as `page_counts`."""
+    """The pool of one rank's `part` of a decoder, in `kv_dtype` or the target's dtype.
+    All `ranks` have equally many pages. `state_factor`: of hidden states in float8
+    pages. Raises as `page_counts`."""
     half, counts = model.decoder, page_counts(model, config, target, part, ranks)
     layers, kv_heads = _layers_and_heads(half, part)
     pool = KVPool(
@@ -236,34 +238,34 @@ def make_pool(
     return pool
 
 
-def check_given_pages(model: ModelConfig, config: EngineConfig) -> None:
+def check_num_pages(model: ModelConfig, config: EngineConfig) -> None:
     """Raises ConfigurationError if `num_kv_pages` are fewer than any request needs: one token of a
     prompt, one behind it, and a window where all inputs are equally long."""
-    given, page_size = config.decoder.num_kv_pages, config.decoder.kv_page_size
+    num_pages, page_size = config.decoder.num_kv_pages, config.decoder.kv_page_size
     equal_windows = model.encoder is not None and model.encoder.equal_windows
     cross = model.max_cross_len if equal_windows and not config.decoder.attends_to_states else 0
     least = ceil_div(2, page_size) + ceil_div(cross, page_size)
-    if given is not None and given < least:
+    if num_pages is not None and num_pages < least:
         window = f" ({cross} encoder tokens, {page_size} to a page)" if cross else ""
         raise ConfigurationError(
-            f"num_kv_pages={given} are too few for any request: the shortest needs "
+            f"num_kv_pages={num_pages} are too few for any request: the shortest needs "
             f"{least}{window}: raise num_kv_pages"
         )
 
 
 def check_room(model: ModelConfig, config: EngineConfig, part: Part | None = None) -> None:
-    """Raises ConfigurationError if not even one full sequence, or what `part` of the half keeps of
-    it, can fit this machine.
+    """Raises ConfigurationError if not even one full sequence, or what `part` of the
+    half keeps of it, can fit this machine.
 
-    Called before weights are read and tables of a sequence's length are made. These take GPU memory
-    too, so `page_counts` decides again afterwards.
+    Called before weights are read and tables of a sequence's length are made. These
+    take GPU memory too, so `page_counts` decides again afterwards.
     """
     page_counts(model, config, Target.resolve(config.model, model.raw, model.family), part)
 
 
 def check_room_of_ranks(model: ModelConfig, config: EngineConfig) -> None:
-    """As `check_room`, before any rank of the decoder has a process: of the one whose pages take
-    most. Names it in the error."""
+    """As `check_room`, before the decoder's ranks have processes: of the rank whose
+    pages take most, which the error names."""
     parallel, half = config.decoder.parallel, model.decoder
     parts = Part.all_of(parallel, half.num_layers)
     fullest = max(parts, key=lambda part: math.prod(_layers_and_heads(half, part)))
@@ -290,8 +292,8 @@ def _budget(config: EngineConfig, device: torch.device) -> int:
 
 
 def _free_gpu_memory(device: torch.device) -> int:
-    """Bytes that this process may still take. On a shared GPU that is the rest of its share,
-    however much is free there now."""
+    """Bytes that this process may still take. On a shared GPU these are the rest of its
+    share, however much is free now."""
     free, total = torch.cuda.mem_get_info(device)
     share = int(torch.cuda.get_per_process_memory_fraction() * total)
     return min(free, share - torch.cuda.memory_reserved(device))

@@ -1,9 +1,7 @@
-"""Runs a decoder: a step plan in, one sampled token per sequence out. The plan decides everything;
-nothing here schedules.
+"""Runs a decoder: a step plan in, sampled tokens out. Nothing here schedules.
 
-On a GPU nothing waits for the device: `launch` queues a step, `LaunchedStep.result` waits for its
-tokens. Tokens also stay on the device, where the next step reads them, so it can be launched before
-they are known here.
+On a GPU `launch` queues a step, and `LaunchedStep.result` waits for its tokens. They
+also stay on the device, so the next step can be launched before the host has them.
 """
 
 import logging
@@ -55,10 +53,9 @@ logger = logging.getLogger(__name__)
 
 
 class DecoderRunner:
-    """Holds the decoder half of a checkpoint, its KV pool, and what the device knows of the
-    running sequences.
+    """A checkpoint's decoder, its KV pool, and the device's state of running sequences.
 
-    `eager_steps` counts by reason the steps that ran outside the CUDA graphs, if there are graphs.
+    `eager_steps` counts, by reason, the steps outside CUDA graphs, if there are graphs.
     """
 
     def __init__(
@@ -68,12 +65,12 @@ class DecoderRunner:
         timestamps: TimestampRules | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        """Loads the decoder, takes memory for its KV pool, captures graphs and warms up.
+        """Loads the decoder, allocates its KV pool, captures graphs and warms up.
 
-        `timestamps`: Whisper's rules. `ranks`: this one and those that run the same plans in the
-        same order; all of them are constructed at once. Raises ConfigurationError,
-        AttentionBackendError or CheckpointError for what cannot run here; where possible before
-        any weight is read.
+        `timestamps`: Whisper's rules. `ranks`: those that run the same plans in the
+        same order, and are constructed at once. Raises ConfigurationError,
+        AttentionBackendError or CheckpointError for what cannot run here, if possible
+        before reading weights.
         """
         model = with_draft(model, config)
         self.model_config, self.config = model, config
@@ -92,7 +89,8 @@ class DecoderRunner:
         # Weights.
         kv_dtype = self.causal.spec.kv_dtype
         self.model = load_decoder(model, config, self.target, kv_dtype, self.part)
-        # State of the running sequences. The pool comes last: it takes a share of what is left.
+        # State of running sequences. The pool comes last: it takes a share of what is
+        # left.
         self.slots = self._make_slots()
         sizes = output_sizes(config)
         self.sampler = Sampler(self.slots, timestamps, self.part.shard, sizes.samples)
@@ -115,9 +113,9 @@ class DecoderRunner:
         self.eager_steps.clear()
 
     def warm_up(self) -> None:
-        """Goes once through every rule of sampling and both kinds of steps, so that what is loaded,
-        compiled or allocated at first use is so before the first request. Raises CheckpointError
-        if the logits are not finite."""
+        """Runs every rule of sampling and both kinds of steps once, so that the first
+        request finds all loaded, compiled and allocated. Raises CheckpointError if the
+        logits are not finite."""
         sequence = ScratchSequence(
             self.slots.scratch,
             self.pool.scratch_page,
@@ -149,7 +147,8 @@ class DecoderRunner:
 
     @property
     def prompt_room(self) -> int | None:
-        """Of the largest step with a graph, beyond one token for each prompt; None: no graphs."""
+        """Of the largest step with a graph, beyond a token a prompt; None: no
+        graphs."""
         return None if self.graphs is None else LONG_PROMPT_TOKENS - 1
 
     # ------------------------------------------------------------------ construction
@@ -181,8 +180,8 @@ class DecoderRunner:
 
     @torch.inference_mode()
     def _capture_steps(self) -> DecoderGraphs | None:
-        """Graphs for every shape; None on a CPU, with `enforce_eager`, or with an attention backend
-        that cannot be captured."""
+        """Graphs of all shapes; None on a CPU, with `enforce_eager`, or where the
+        attention backend cannot be captured."""
         if not self._uses_graphs:
             return None
         if reason := self.ranks.reason_of_any(uncapturable(self.causal), self.device):
@@ -224,8 +223,8 @@ class DecoderRunner:
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> LaunchedStep:
-        """Queues one step on the device; the host does not wait for it. Only on the last stage the
-        result has tokens."""
+        """Queues one step on the device, and does not wait for it. Only the last
+        stage's result has tokens."""
         self.links.begin(plan)
         refused = self._take_changes(plan)
         self.cross_kv.write(plan.cross_writes)  # of their media, where it is not cached
@@ -274,7 +273,7 @@ class DecoderRunner:
         features: SamplingFeatures = GRAPH_FEATURES,
         embeddings: Sequence[Embedding] = (),
     ) -> None:
-        """The model and the likeliest tokens under the rules that most requests have."""
+        """The model, and the likeliest tokens under the rules of most requests."""
         hidden = self._run_layers(inputs, attentions, embeddings)
         if self.part.is_last:
             self.outputs.compute(inputs, hidden, features)

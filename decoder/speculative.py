@@ -1,9 +1,10 @@
-"""The draft model: a smaller decoder behind the same encoder, which guesses a few tokens ahead.
+"""The draft model: a smaller decoder of the same encoder, which drafts a few tokens.
 
-Its layers are further layers of the decoder's pool, behind the decoder's own: a page has room for
-the keys and values of both, and the same page ids serve. Its cross keys are made of the same hidden
-states, its own ones when it drafts. What it drafts stands in `Slots.tokens` then, chosen under each
-request's own rules and random numbers, where the decoder verifies it.
+Its layers are further layers of the decoder's pool, behind the decoder's own: a page
+holds keys and values of both, under one page id. Its cross KV comes from the same
+hidden states; its self KV is written when it drafts. It chooses drafts under each
+request's own rules and random numbers and puts them into `Slots.tokens`, where the
+decoder verifies them.
 """
 
 import numpy as np
@@ -33,8 +34,8 @@ from antiphon.scheduler.plan import NO_NEW_PAGES, StepPlan
 class DraftModel:
     """Of one rank. All ranks make the same calls.
 
-    `pool`: that of the decoder; the draft model has its last layers. `sampler` and `tables` are the
-    decoder's as well.
+    `pool`: that of the decoder; the draft model has its last layers. `sampler` and
+    `tables` are the decoder's as well.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class DraftModel:
         )  # fmt: skip
 
     def propose(self, plan: StepPlan) -> None:
-        """Queues what drafts the tokens of `plan`, into `Slots.tokens`: one pass for each of a
-        row's tokens, the first of which also reads those that are known and not read yet."""
+        """Queues the passes that draft `plan`'s tokens into `Slots.tokens`: one for
+        each of a row's drafts. The first pass also reads known tokens not read
+        before."""
         drafts = plan.drafts
         assert drafts is not None
         for number in range(drafts.most):
@@ -121,9 +123,9 @@ class DraftModel:
 
 
 def check_same_encoder(model: ModelConfig, config: EngineConfig) -> None:
-    """Raises ConfigurationError if the draft model was made for another encoder: the decoder's
-    hidden states would say nothing to it. Compares all tensors, which takes about as long as
-    reading them, unless `speculative_same_encoder` says that they are equal."""
+    """Raises ConfigurationError if the draft model was made for another encoder, whose
+    hidden states it needs. Compares all tensors, which takes about as long as reading
+    them, unless `speculative_same_encoder` says that they are equal."""
     draft, options = model.draft, config.speculation
     if draft is None or options.speculative_same_encoder or config.model.load_format == "dummy":
         return

@@ -1,12 +1,13 @@
-"""What the stages of a decoder pass on: the residual stream from each to the next one, and sampled
-tokens from the last to the first.
+"""What a decoder's stages pass on: the residual stream from each stage to the next, and
+sampled tokens from the last stage to the first.
 
-All stages run all plans in one order, so what a stage sends meets the receive of the same plan.
-Nothing is exchanged inside CUDA graphs: these read and write tensors that stay where they are.
+All stages run all plans in one order, so a send meets the receive of the same plan.
+Nothing is exchanged inside CUDA graphs, which use tensors of fixed addresses.
 
-The first stage takes a step's tokens in just before it runs the next step of the same lane, which
-reads them. So with as many lanes as stages it runs other lanes while the last stage samples. The
-host knows which slots have a new owner by then: what was sampled for the one before is dropped.
+The first stage receives a step's tokens just before it runs the next step of the same
+lane, which reads them. With as many lanes as stages, it runs other lanes while the last
+stage samples. By then the host knows which slots have a new owner: tokens sampled for
+an earlier owner are dropped.
 """
 
 from collections import deque
@@ -33,8 +34,9 @@ class _Awaited:
 
 
 class StageLinks:
-    """The links of one stage. Sends do not wait for their receivers (see `Group.send`), and tokens
-    go by a group of their own: a stage that sends ahead may have to be sent tokens first."""
+    """The links of one stage. Sends do not wait for receivers (see `Group.send`).
+    Tokens have a group of their own, since a stage may have to receive tokens before a
+    stream that it has sent ahead is received."""
 
     def __init__(
         self, ranks: Ranks, part: Part, slots: Slots, size: tuple[int, int], dtype: torch.dtype
@@ -69,8 +71,8 @@ class StageLinks:
             self.backward.send(samples.tokens, 0)
 
     def begin(self, plan: StepPlan) -> None:
-        """Before `plan` is run here, or changes anything: takes in the tokens that its rows read,
-        and drops those that are still to come for slots which it gives to others."""
+        """Before `plan` runs or changes anything here: receives the tokens that its
+        rows read, and drops tokens still to come for slots that it gives to others."""
         if self.last == 0 or not self.part.is_first:
             return
         behind = [n for n, awaited in enumerate(self._awaited, 1) if awaited.lane == plan.lane]

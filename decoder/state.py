@@ -1,9 +1,8 @@
-"""What the device knows of each running sequence: its tokens and its sampling settings, one row per
-slot.
+"""The device's state of running sequences, by slot: tokens and sampling settings.
 
-The host's mirror is `scheduler/batch.py`, which has the same slots: the scheduler's lengths, page
-tables and stop ids, and the tokens as far as they are known there. Sampling settings are kept here
-on both sides, so that a step knows without asking the device which rules any of its rows need.
+The host's mirror is `scheduler/batch.py`, which has the same slots: lengths, page
+tables, stop ids, and the tokens that the host knows. Sampling settings are kept here on
+both sides, so the host knows without waiting which rules a step's rows need.
 """
 
 from collections.abc import Sequence
@@ -24,19 +23,20 @@ _TORCH_DTYPES: dict[Dtype, torch.dtype] = {np.int64: torch.int64, np.float32: to
 
 
 class Slots:
-    """Device state by slot. One slot more than sequences (`scratch`) takes what the padding of a
-    graph writes, and one column more the token after the last.
+    """Device state by slot. One slot beyond those of sequences (`scratch`) takes what a
+    graph's padding writes; one further column takes the token after the last.
 
-        tokens       [slots, max_len + 1] int64; the only copy that a step reads, so decodes need no
-                     token from the host
+        tokens       [slots, max_len + 1] int64; the only copy that a step reads, so
+                     decodes need no token from the host
         stop_ids     [slots, MAX_STOP_IDS] int64, OFF where unused
         on_device    by name of a setting [slots], int64 or float32
         host         the same on the host, and the seeds
-        positions    [slots, max_len + 1] int64, for models whose padding token takes no position
+        positions    [slots, max_len + 1] int64, for models whose padding token takes no
+                     position
         grid_positions   for models whose tokens have a frame, a row and a column
         bad_words    by slot, on the host alone: few checkpoints have any
-        logprob_ids  by slot, the token ids whose log-probabilities were asked for by name
-        vocabulary   the words whose logits this rank has, and whose columns its masks have
+        logprob_ids  by slot, token ids whose log-probabilities were asked for by name
+        vocabulary   the words of this rank's logits, and of its masks' columns
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Slots:
         position_axes: int = 1,
         num_embedded: int | None = None,
     ) -> None:
-        """`padding_id`: the token that takes no position, for models that have one. `num_embedded`:
-        ids that a prompt may have; None: those of the vocabulary.
+        """`padding_id`: the token that takes no position, for models that have one.
+        `num_embedded`: ids that a prompt may have; None: those of the vocabulary.
 
         `vocabulary`: this rank's words, where ranks share them; None: all.
         """
@@ -86,8 +86,8 @@ class Slots:
     def admit(self, admissions: list[Admission]) -> dict[int, Exception]:
         """Overwrites the state of the admitted slots, in one host-to-device copy.
 
-        Returns by slot what was wrong with the settings of a sequence. Such a sequence runs empty
-        and asks for nothing, until its request is ended; the others don't notice.
+        Returns, by slot, what was wrong with a sequence's settings. Such a sequence
+        runs empty and asks for nothing until its request ends; others are not affected.
         """
         if not admissions:
             return {}
@@ -115,8 +115,8 @@ class Slots:
         return refused
 
     def fork(self, forks: Sequence[Fork]) -> None:
-        """Gives slots the settings of others, and their own tokens, in one host-to-device copy. In
-        their order: a fork may be forked again."""
+        """Gives each fork's slot its source's settings and its own tokens, in one
+        host-to-device copy. In order, since a fork may be forked again."""
         if not forks:
             return
         slots = np.array([fork.slot for fork in forks])
@@ -134,8 +134,8 @@ class Slots:
             self.grid_positions.fork(forks)
 
     def move(self, moves: BeamMoves) -> None:
-        """Tokens of sequences that go on in another slot, and those that the host has chosen. Their
-        settings are those of their slot, which all slots of a search share."""
+        """Moves tokens of sequences that go on in another slot, and writes tokens that
+        the host has chosen. Settings stay: all slots of a search share them."""
         if not len(moves):
             return
         slots, sources, positions, tokens = together_to_device(
@@ -197,15 +197,15 @@ class Slots:
             self._count_positions(index, self.on_device["prompt_len"][index])
 
     def positions_of(self, slots: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        """Positions [tokens] or [3, tokens], as the model counts them, of tokens number `indices`
-        [tokens] of the sequences in `slots` [tokens]."""
+        """Positions [tokens] or [3, tokens], as the model counts them, of the tokens at
+        `indices` [tokens] of the sequences in `slots` [tokens]."""
         if self.grid_positions is not None:
             return self.grid_positions.table[:, slots, indices]
         return indices if self.positions is None else self.positions[slots, indices]
 
     def _count_positions(self, slots: torch.Tensor, prompt_lens: torch.Tensor) -> None:
-        """Padding tokens of a prompt take no position. Generated ones do: the position of a token
-        behind the prompt is its index, since transformers counts what is in its cache."""
+        """Padding tokens of a prompt take no position. Behind the prompt, a token's
+        position is its index, since transformers counts what is in its cache."""
         assert self.positions is not None
         assert self.padding_id is not None
         indices = torch.arange(self.tokens.shape[1], device=self.device)

@@ -1,4 +1,4 @@
-"""The tables and buffers of a decoder's steps, in the sizes that its options ask for."""
+"""The tables and buffers of a decoder's steps, sized by its options."""
 
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.graphs import LONG_PROMPT_TOKENS, PROMPT_TOKENS

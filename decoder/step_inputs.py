@@ -1,8 +1,8 @@
-"""What one step reads beside weights: tokens, positions, where keys go, and page tables.
+"""What one step reads beside weights: tokens, positions, slot mapping, page tables.
 
-The host copies a few numbers for each row, of the same size however long sequences are; the device
-makes the rest of them and of what it keeps by slot. Tensors have addresses that depend only on a
-step's shape, so a graph captured for a shape finds every later step's inputs where it expects them.
+The host copies a few numbers for each row, however long sequences are. The device
+computes the rest from these and from its state by slot. A tensor's address depends only
+on the step's shape, so a captured graph finds the inputs of every later step.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ SHAPES_KEPT = 256
 
 @dataclass(frozen=True)
 class InputLimits:
-    """The largest step, and the slot and page that belong to no sequence, for padding."""
+    """The largest step, and the scratch slot and page of its padding."""
 
     sequences: int
     tokens: int
@@ -50,9 +50,10 @@ class InputLimits:
 class InputBuffer:
     """Pinned host buffers, and what the device makes of them.
 
-    On a GPU a copy waits in line behind the steps before it, and the host fills the next buffer
-    meanwhile. With one buffer more than steps in flight, the host seldom waits for a copy (`waits`
-    counts how often). Events make sure that no buffer is filled again before it was copied.
+    On a GPU a copy is queued behind earlier steps, while the host fills the next
+    buffer. With one buffer more than steps in flight, the host seldom waits for a copy
+    (`waits` counts how often). Events keep a buffer from being filled before it was
+    copied.
     """
 
     def __init__(
@@ -126,8 +127,8 @@ class InputBuffer:
         return StepShape.of(plan, self.tables.cross_lens[plan.slots])
 
     def fill(self, plan: StepPlan, shape: StepShape) -> StepInputs:
-        """The inputs of `plan`, padded to `shape`: copied behind whatever the device's stream does
-        now. They are complete once `lay_out` has run there."""
+        """The inputs of `plan`, padded to `shape`: copied behind whatever the device's
+        stream does now. They are complete once `lay_out` has run there."""
         host = self._next_host()
         array = host.numpy()
         rows = array[: len(ROW_FIELDS), : shape.sequences]
@@ -179,7 +180,8 @@ class InputBuffer:
     def _batches(
         self, shape: StepShape, tensors: StepTensors, rows: np.ndarray
     ) -> tuple[PagedBatch, PagedBatch]:
-        """The causal and the cross batch. `rows` [fields, sequences] are on the host."""
+        """The causal and the cross batch, from `rows` [fields, sequences] on the
+        host."""
         slots, _, query_lens, kv_lens, cross_lens, _, _ = rows
         causal = PagedBatch(
             query_lens=query_lens,
@@ -206,7 +208,7 @@ class InputBuffer:
     # ------------------------------------------------------------------ on the device
 
     def lay_out(self, inputs: StepInputs) -> None:
-        """Completes `inputs` on the device: the first work of a step, also in its graph."""
+        """Completes `inputs` on the device: a step's first work, also in its graph."""
         if self.device.type == "cpu":
             return  # `fill` did: there the host is the device
         self.lay_out_in_one_kernel(inputs.tensors)

@@ -1,5 +1,5 @@
-"""What a step gives: logits, samples and readouts, in tensors that stay where they are, so that
-graphs can write them; and what is left to do behind a graph."""
+"""What a step gives: logits, samples and readouts, in tensors of fixed addresses, which
+graphs write; and the work that remains behind a graph."""
 
 from typing import NamedTuple
 
@@ -19,8 +19,8 @@ from antiphon.scheduler.plan import StepPlan
 
 
 class OutputSizes(NamedTuple):
-    """`rows` of a step and its `readouts`, at most. `draft_rows` of a step with drafts, each with
-    up to `drafts`."""
+    """The most `rows` and `readouts` of a step; and `draft_rows` of a step with drafts,
+    each with up to `drafts`."""
 
     rows: int
     readouts: int
@@ -44,7 +44,7 @@ class FinishedStep(NamedTuple):
 
 
 class StepOutputs:
-    """Of one model's steps. On a stage of a pipeline that is not the last they stay as they are."""
+    """Of one model's steps. Unused on a pipeline's stages before the last."""
 
     def __init__(
         self, model: DecoderModel, sampler: Sampler, sizes: OutputSizes, is_last: bool = True
@@ -60,7 +60,8 @@ class StepOutputs:
     # ------------------------------------------------------------------ what graphs hold
 
     def compute(self, inputs: StepInputs, hidden: torch.Tensor, features: SamplingFeatures) -> None:
-        """The logits, readouts and likeliest tokens of a step, from `hidden` [tokens, hidden]."""
+        """A step's logits, readouts and likeliest tokens, from `hidden` [tokens,
+        hidden]."""
         tensors, count = inputs.tensors, inputs.shape.sequences
         if inputs.shape.drafts:
             places = self.places.first(count, inputs.shape.per_row)

@@ -10,8 +10,8 @@ from antiphon.attention.interface import PagedBatch
 from antiphon.scheduler.plan import StepPlan
 
 NO_COLUMN = -1
-# Of each row, int32: what is copied, and its value where a row is padding. `cross_lens`, and
-# `kv_lens` as `lengths`, are also read as they are.
+# The copied numbers of each row, int32, and their values in rows of padding.
+# `cross_lens`, and `kv_lens` as `lengths`, are also read as they are.
 SCRATCH = None
 ROW_FIELDS = {
     "slots": SCRATCH,
@@ -27,7 +27,8 @@ GRAPH_READOUTS = 32  # that a step in a graph has room for
 
 @dataclass(frozen=True)
 class StepShape:
-    """What a graph is captured for: sizes of a step with its padding, and bounds of its lengths."""
+    """What a graph is captured for: a step's sizes with padding, and bounds of
+    lengths."""
 
     sequences: int
     tokens: int
@@ -52,8 +53,8 @@ class StepShape:
 
 @dataclass(frozen=True)
 class StepTensors:
-    """On the device, int32 but for token ids. Rows past the step's own are padding: a sequence of
-    one token on the scratch page."""
+    """On the device, int32 but for token ids. Rows behind the step's own are padding:
+    each a sequence of one token on the scratch page."""
 
     rows: dict[str, torch.Tensor]  # [sequences] each, by the names of ROW_FIELDS
     readout_queries: torch.Tensor  # [readouts] tokens of the step
@@ -79,7 +80,7 @@ class StepInputs(msgspec.Struct, frozen=True):
 
     @property
     def sample_slots(self) -> torch.Tensor:
-        """[sequences] rows of the running batch; the scratch slot where a row samples nothing."""
+        """Slots [sequences]; the scratch slot where a row samples nothing."""
         return self.tensors.rows["sample_slots"]
 
     @property

@@ -1,5 +1,5 @@
-"""Step plans of a made-up sequence that asks for every rule of sampling. A runner goes through them
-before its first request."""
+"""Step plans of a made-up sequence that asks for every rule of sampling. A runner runs
+them before its first request."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -45,9 +45,9 @@ ASKING = (
 
 @dataclass(frozen=True)
 class ScratchSequence:
-    """A sequence in the scratch slot and on the scratch page, `cross_page` for what it attends to:
-    it overwrites nothing that a request reads. Together, its plans switch every setting of
-    `SETTINGS` on (a test says so)."""
+    """A sequence in the scratch slot and on the scratch page (`cross_page` for
+    cross-attention), so it overwrites nothing that a request reads. Together, its plans
+    switch on every setting of `SETTINGS` (a test says so)."""
 
     slot: int
     page: int
@@ -55,8 +55,8 @@ class ScratchSequence:
     cross_page: int | None = None  # None: the decoder attends to its own tokens alone
 
     def plans(self, timestamps: TimestampRules | None) -> Iterator[StepPlan]:
-        """For each of `ASKING`, a prompt that also writes the cross KV of one encoder token, then a
-        single token. The last plan switches every setting off again."""
+        """For each of `ASKING`, a prompt that also writes the cross KV of one encoder
+        token, then a single token. The last plan switches every setting off again."""
         rules = replace(RULES, timestamps=timestamps)
         prompt = min(PROMPT_TOKENS, self.max_len)
         for params in ASKING:
@@ -66,7 +66,8 @@ class ScratchSequence:
         yield self._plan(1, 1, self._admission(1, PLAIN, DecodingRules()))
 
     def drafting(self, count: int, looked_up: bool) -> StepPlan:
-        """A token with `count` drafts, as far as there is room. `looked_up`: not by a model."""
+        """A token with `count` drafts, as far as there is room; `looked_up` or by a
+        model."""
         count = min(count, self.max_len - 2)
         plan, one = self._plan(1 + count, 1 + count, None), np.ones(1, np.int64)
         tokens = np.zeros((1, count), np.int64) if looked_up else None

@@ -137,8 +137,10 @@ class AsyncEngine(SpeechCalls):
                     sent += len(tokens)
                     yield StreamDelta(opened.text.take(), tokens)
             finished = await self.requests.wait(opened)
-        reason = "stop" if opened.text.stopped else finished.reason
-        yield StreamDelta(opened.text.take(final=True), opened.text.token_ids[sent:], reason)
+        text, stopped = opened.text.take(final=True), opened.text.stopped
+        count = len(opened.text.token_ids if stopped else finished.token_ids)
+        reason = "stop" if stopped else finished.reason
+        yield StreamDelta(text, opened.text.token_ids[sent:], reason, count)
 
     async def encode(
         self,

@@ -5,7 +5,7 @@ from typing import Any
 
 from antiphon.attention.specs import check_cross_attention
 from antiphon.config.options import EngineConfig, resolve
-from antiphon.decoder.room import check_given_pages, check_room_of_ranks
+from antiphon.decoder.room import check_num_pages, check_room_of_ranks
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.draft import with_draft
 from antiphon.families.fitted import fitted
@@ -25,7 +25,7 @@ def checked(model: str, options: Mapping[str, Any]) -> tuple[EngineConfig, Model
     if description.decoder_half is None:
         return config, description
     check_cross_attention(description.decoder_half, config.decoder)
-    check_given_pages(description, config)
+    check_num_pages(description, config)
     if config.model.device == "cpu":  # only workers know the free memory of other devices
         check_room_of_ranks(description, config)
     return config, description

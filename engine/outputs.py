@@ -67,11 +67,16 @@ class RequestOutput:
 
 @dataclass(frozen=True)
 class StreamDelta:
-    """New text and tokens of a streamed request. `finish_reason` is set on the last one."""
+    """New text and tokens of a streamed request, without the one that ends it.
+
+    On the last one are set `finish_reason` and `num_tokens`: of the whole output, as many as the
+    `token_ids` of a CompletionOutput, with the one that ended it.
+    """
 
     text: str
     token_ids: list[int]
     finish_reason: str | None = None
+    num_tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def pages_of_ranks(
         return None
     parts = Part.all_of(parallel, model.decoder.num_layers)
     counts = [page_counts(model, config, target, part) for part in parts]
-    return PageCounts(min(each.kv for each in counts), min(each.states for each in counts))
+    return PageCounts(min(count.kv for count in counts), min(count.states for count in counts))
 
 
 def rank_shares(

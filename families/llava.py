@@ -69,7 +69,8 @@ def up_to_layer(half: VitHalf, layer: int | Sequence[int]) -> VitHalf:
     half = replace(half, pooling=None)
     if layer == -1:
         return half
-    numbers = [_number(half, each) for each in (layer if isinstance(layer, Sequence) else [layer])]
+    layers = layer if isinstance(layer, Sequence) else [layer]
+    numbers = [_number(half, number) for number in layers]
     return replace(
         half,
         num_layers=max(numbers),

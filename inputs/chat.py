@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from antiphon.config.errors import CheckpointError, PromptError, describe
 from antiphon.config.foreign import shown
+from antiphon.inputs.bounded_text import bounded_ids
 from antiphon.inputs.prompts import Prompt, unicode_text
 
 Message = Mapping[str, Any]
@@ -14,6 +16,7 @@ TEXT_TYPES = ("text", "input_text")
 IMAGE_TYPES = ("image", "image_url", "image_pil", "input_image")
 VIDEO_TYPES = ("video", "video_url", "input_video")
 Media = dict[str, list[Any]]  # images and videos of a chat, as `multi_modal_data` has them
+NAME = "a-name-to-look-for"
 OLDER_FILE = "chat_template.json"  # where processors kept their template
 
 
@@ -63,22 +66,47 @@ def chat_prompts(messages: Any, options: dict[str, Any]) -> list[Prompt]:
 
 
 class ChatFormat:
-    """Makes prompts of chats. `placeholder`: what stands for an image in a prompt; None: messages
-    have no images."""
+    """Makes prompts of chats. `most_tokens`: of a prompt. `placeholder`: what stands for an image
+    in a prompt; None: messages have no images."""
 
     def __init__(
         self,
         tokenizer: Any,
         template: str | None,
+        most_tokens: int,
         placeholder: str | None,
         takes_videos: bool = False,
     ) -> None:
         self._tokenizer, self._template = tokenizer, template
         self._placeholder, self._takes_videos = placeholder, takes_videos
+        self._most_tokens = most_tokens
+        self._shows_name: dict[str, bool] = {}  # by role
 
     @property
     def has_template(self) -> bool:
         return self._template is not None
+
+    def shows_name(self, role: str) -> bool:
+        """Whether the checkpoint's template tells the model the "name" of a message of `role`; True
+        for a role that it refuses."""
+        if role not in self._shows_name:
+            self._shows_name[role] = self._finds_name(role)
+        return self._shows_name[role]
+
+    def _finds_name(self, role: str) -> bool:
+        template = self._template or ""
+        first, named = (
+            {"role": "user", "content": "a"},
+            {"role": role, "content": "b", "name": NAME},
+        )
+        for chat in ([named], [first, named]):
+            plain = [self._message(one, template, {"image": [], "video": []}) for one in chat]
+            with suppress(Exception):  # whatever a template raises
+                text: str = self._tokenizer.apply_chat_template(
+                    plain, tokenize=False, chat_template=template
+                )
+                return NAME in text
+        return True
 
     def plain(self, prompt: Prompt) -> Prompt:
         """`prompt` with text alone in place of "messages", if it has those.
@@ -128,9 +156,11 @@ class ChatFormat:
         except Exception as error:  # whatever a template raises
             raise PromptError(f"the chat template refuses this chat: {describe(error)}") from error
         unicode_text(text)
-        ids = self._tokenizer(text, add_special_tokens=False).input_ids  # the template has them
-        given = {kind: each for kind, each in media.items() if each}
-        return {"prompt_token_ids": ids, **({"multi_modal_data": given} if given else {})}
+        ids = bounded_ids(  # the template has special tokens
+            self._tokenizer, text, self._most_tokens, add_special_tokens=False
+        )
+        data = {kind: items for kind, items in media.items() if items}
+        return {"prompt_token_ids": ids, **({"multi_modal_data": data} if data else {})}
 
     def _message(self, message: Message, template: str, media: Media) -> dict[str, Any]:
         """`message` as templates take it; adds its images and videos to `media`."""
@@ -179,6 +209,6 @@ class ChatFormat:
 def _found(part: Mapping[str, Any], *names: str) -> Any:
     """The image or video of a part, under one of `names`: a URL, or whatever else is read."""
     for name in names:
-        if (found := part.get(name)) is not None:
-            return found.get("url") if isinstance(found, Mapping) and "url" in found else found
+        if (value := part.get(name)) is not None:
+            return value.get("url") if isinstance(value, Mapping) and "url" in value else value
     raise PromptError(f"a part of a message has no {names[0]}: {shown(part)}")

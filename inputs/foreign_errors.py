@@ -21,5 +21,7 @@ def foreign_errors_as(kind: type[InputError], subject: str) -> Iterator[None]:
     except Exception as error:  # callers' own objects may raise anything
         reason = " ".join(str(error).split())
         shown = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
-        suffix = f": {shown}" if shown else ""
-        raise kind(f"{subject}: {type(error).__name__}{suffix}") from error
+        # A ValueError's sentence says all; of others the type may be half of what they say.
+        is_said = type(error) is ValueError and " " in reason
+        said = shown if is_said else ": ".join([type(error).__name__, *([shown] if shown else [])])
+        raise kind(f"{subject}: {said}") from error

@@ -13,6 +13,7 @@ from antiphon.families.alignment_heads import alignment_heads
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes, read_sound
 from antiphon.inputs.audio.sound import Sound
+from antiphon.inputs.bounded_text import bounded_ids
 from antiphon.inputs.calls.options import check_token_ids
 from antiphon.inputs.calls.transcription import TranscriptionOptions, check_options
 from antiphon.inputs.chat import ChatFormat, load_template
@@ -73,7 +74,8 @@ class InputProcessor:
         self.images = ImagePrompts.of(model, self.tokenizer, self.image_limits)
         self.attended_image = AttendedImage.of(model, self.tokenizer, self.image_limits)
         template = load_template(model.path, self.tokenizer)
-        self.chat = ChatFormat(self.tokenizer, template, *taken_in_chats(self.images))
+        most, taken = model.max_decoder_len, taken_in_chats(self.images)
+        self.chat = ChatFormat(self.tokenizer, template, most, *taken)
         self._detokenizer = Detokenizer(model, self.tokenizer)
 
     # ------------------------------------------------------------------ prompts
@@ -160,21 +162,21 @@ class InputProcessor:
         source, target = parsed.source_language, parsed.target_language
         if translation is not None and translation.marks_text and target is not None:
             text = translation.marked(text, target)
-        ids: list[int] = self.tokenizer(text).input_ids
+        ids = bounded_ids(self.tokenizer, text, self.model.max_encoder_len)
         if translation is None or source is None:
             return ids
         return translation.source_ids(ids, source)
 
     def _decoder_prompt(self, parsed: ParsedPrompt) -> list[int] | None:
         part, translation, target = parsed.decoder, self.translation, parsed.target_language
-        start = self._start_id
+        start, most = self._start_id, self.model.max_decoder_len
         assert start is not None
         if translation is not None and target is not None and not translation.marks_text:
             return translation.decoder_prompt(start, target)
         if not part.has_tokens:
             return None if self.whisper is not None else [start]
         ids = (
-            self.tokenizer(part.text, add_special_tokens=False).input_ids
+            bounded_ids(self.tokenizer, part.text or "", most, add_special_tokens=False)
             if part.token_ids is None
             else list(part.token_ids)
         )
@@ -191,9 +193,8 @@ class InputProcessor:
             raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
         if part.token_ids is not None:
             return with_room(list(part.token_ids), self.model)
-        text = part.text or ""
-        text = text if self.images is None else self.images.begun(text)
-        return with_room(list(self.tokenizer(text).input_ids), self.model)
+        text = (part.text or "") if self.images is None else self.images.begun(part.text or "")
+        return with_room(bounded_ids(self.tokenizer, text, self.model.max_decoder_len), self.model)
 
     def key(self, kind: str, content: np.ndarray) -> str:
         # Processors have instructions for SHA-256: it takes half the time of other digests.

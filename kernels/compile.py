@@ -47,12 +47,12 @@ def compiling_together() -> Iterator[None]:
 
 
 @contextmanager
-def _launches_compile(here: Any) -> Iterator[None]:
-    """Inside, launches of all kernels are compilations only where `here()` is true."""
+def _launches_compile(condition: Any) -> Iterator[None]:
+    """Inside, launches of all kernels are compilations only where `condition()` is true."""
     run = JITFunction.run
 
     def compile_here(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
-        return run(kernel, *args, grid=grid, warmup=warmup or here(), **options)
+        return run(kernel, *args, grid=grid, warmup=warmup or condition(), **options)
 
     JITFunction.run = compile_here
     try:

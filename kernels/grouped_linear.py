@@ -165,8 +165,8 @@ def _grouped_linear_kernel(
                 numbers = stored.to(TYPE)
             term = tl.dot(numbers, features, term, input_precision="ieee")
         if X_SCALED:
-            at = m if BY_ROW else m * blocks + block
-            x_scale = tl.load(x_scales + at, mask=m < rows, other=0.0)
+            scale_index = m if BY_ROW else m * blocks + block
+            x_scale = tl.load(x_scales + scale_index, mask=m < rows, other=0.0)
             term *= x_scale[None, :]
         sums += term * scale.to(tl.float32)[:, None]
         scale = next_scale

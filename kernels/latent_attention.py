@@ -99,7 +99,8 @@ def _latent_kernel(
                 part = _states(states, offsets, is_key, dims, WIDTH, ".ca").to(compute)
             else:
                 part = tile[c]
-            sums += (tl.dot(weights, part, rest, input_precision="ieee"),)  # type: ignore[assignment]
+            chunk_sum = tl.dot(weights, part, rest, input_precision="ieee")
+            sums += (chunk_sum,)  # type: ignore[assignment]
 
     has_keys = total > 0.0  # a split may be empty
     total = tl.where(has_keys, total, 1.0)

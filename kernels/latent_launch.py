@@ -1,7 +1,7 @@
-"""Sizes of launches of the two kernels for attention to hidden states.
+"""Sizes of launches of the kernels for attention to hidden states.
 
 All heads of a layer attend to the same rows, so a program takes many heads of one sequence, and a
-multiprocessor has room for one program: both kernels share a sequence's tokens alike.
+multiprocessor has room for one program: all kernels share a sequence's tokens alike.
 """
 
 import math
@@ -27,6 +27,13 @@ FEATURES, ROWS = 16, 8  # of a product of the tensor cores
 REGISTERS = 1824  # of a program's lanes of one number: for sums, queries and scores
 MOST_STAGES = 4
 SHARED_MEMORY = 227 << 10
+
+# Of the kernel by warpgroups (`latent_wgmma.py`).
+CHUNK, CHUNK_TOKENS = 64, 64  # features, and tokens that have them in a tile
+HALF_BYTES, BARRIER_BYTES = 2, 8
+CHUNK_BYTES = CHUNK * CHUNK_TOKENS * HALF_BYTES
+WGMMA_ROWS = (8, 16, 24)
+GROUPS = 2  # of four warps, that share a tile's chunks
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,26 @@ class MmaTile(Tile):
         )
 
 
+@dataclass(frozen=True)
+class WgmmaTile(Tile):
+    """Tiles are fetched and given up in chunks of their features: `slots` of them fit."""
+
+    slots: int
+    warps: int
+
+    @classmethod
+    def of(cls, rows: int, width: int, itemsize: int) -> "WgmmaTile":
+        """As that of `MmaTile`, of half precision."""
+        assert has_wgmma_tile(width, itemsize)
+        block = wgmma_row_sizes(rows)[0]
+        slots = _slots(block, width)
+        return cls(block, CHUNK_TOKENS, slots * CHUNK // width, width, slots, 4 * (1 + GROUPS))
+
+    @property
+    def shared_bytes(self) -> int:
+        return _wgmma_shared_bytes(self.rows, self.features, self.slots)
+
+
 T = TypeVar("T", bound=Tile)
 
 
@@ -133,6 +160,18 @@ def row_sizes(least: int, width: int) -> list[int]:
     return [size for size in sizes if size >= least] or [most]
 
 
+def has_wgmma_tile(width: int, itemsize: int) -> bool:
+    """Whether the kernel by warpgroups takes states of this width."""
+    chunks, rest = divmod(width, CHUNK)
+    fits = _slots(WGMMA_ROWS[-1], width) >= chunks
+    return itemsize == HALF_BYTES and rest == 0 and chunks % GROUPS == 0 and fits
+
+
+def wgmma_row_sizes(least: int) -> list[int]:
+    """As `row_sizes`."""
+    return [size for size in WGMMA_ROWS if size >= least] or [WGMMA_ROWS[-1]]
+
+
 def _most_rows(width: int, warps: int) -> int:
     """Of a program: a lane has six registers for eight rows and sixteen features of its warp, and
     eight for their scores."""
@@ -162,6 +201,20 @@ def _shared_bytes(
     scores = warps * rows * (tokens + 4) * 4
     weights = rows * (tokens + 8) * 2
     return tiles + scores + weights + rows * 4 + 8 + stages * 8 + 8
+
+
+def _slots(rows: int, width: int) -> int:
+    """Chunks of tiles that fit into shared memory, each warpgroup as many."""
+    room = SHARED_MEMORY - _wgmma_shared_bytes(rows, width, 0)
+    return room // (CHUNK_BYTES + BARRIER_BYTES) // GROUPS * GROUPS
+
+
+def _wgmma_shared_bytes(rows: int, width: int, slots: int) -> int:
+    """As `cuda/latent_wgmma.cu` lays it out: chunks, queries, weights; of each row four maxima, a
+    factor, an inverse and a logarithm; barriers."""
+    chunks = slots * (CHUNK_BYTES + BARRIER_BYTES)
+    sides = rows * (width + CHUNK_TOKENS) * HALF_BYTES
+    return chunks + sides + rows * 7 * 4 + 2 * BARRIER_BYTES + 8
 
 
 def _parts(whole: int, part: int) -> int:

@@ -18,6 +18,7 @@ from antiphon.kernels.latent_launch import (
     SHARED_MEMORY,
     LatentLaunch,
     MmaTile,
+    WgmmaTile,
     has_mma_tile,
     row_sizes,
 )
@@ -27,7 +28,7 @@ from antiphon.kernels.paged_splits import Workspace
 logger = logging.getLogger(__name__)
 
 CAPABILITY = (9, 0)
-SOURCES = ("ptx.cuh", "latent_attention.cu")
+SOURCES = ("ptx.cuh", "latent_splits.cuh", "latent_attention.cu")
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -46,7 +47,9 @@ def takes(
     )
 
 
-def definitions(tile: MmaTile, page_size: int, dtype: torch.dtype, state_dtype: torch.dtype) -> str:
+def definitions(
+    tile: MmaTile | WgmmaTile, page_size: int, dtype: torch.dtype, state_dtype: torch.dtype
+) -> str:
     """The head of the source: what the kernel is compiled for."""
     values = {
         "WARPS": tile.warps,

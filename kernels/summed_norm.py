@@ -39,12 +39,12 @@ def _summed_norm_kernel(
     slot = tl.program_id(0)
     row = slot.to(tl.int64)
     turn = tl.load(turns + slot) + 1
-    at = ((turn & 1) * SLOTS + slot).to(tl.int64) * ROW_BYTES
+    offset = ((turn & 1) * SLOTS + slot).to(tl.int64) * ROW_BYTES
     row_type = tl.pointer_type(term.dtype.element_ty)
     flag_type = tl.pointer_type(tl.int32)
     flags_at = 2 * SLOTS * ROW_BYTES + slot * (4 * RANKS)
 
-    own = tl.multiple_of((tl.load(bases + rank) + at).to(row_type), 16)
+    own = tl.multiple_of((tl.load(bases + rank) + offset).to(row_type), 16)
     tl.store(own + cols_a, tl.load(term + row * term_row + cols_a))
     own_b = tl.load(term + row * term_row + cols_b, mask=inside, other=0.0)
     tl.store(own + cols_b, own_b, mask=inside)
@@ -62,9 +62,9 @@ def _summed_norm_kernel(
 
     sum_a, sum_b = tl.zeros([FIRST], tl.float32), tl.zeros([REST], tl.float32)
     for peer in range(size):  # in one order on all ranks: the same bits
-        there = tl.multiple_of((tl.load(bases + peer) + at).to(row_type), 16)
-        sum_a += tl.load(there + cols_a, cache_modifier=".cv").to(tl.float32)
-        sum_b += tl.load(there + cols_b, mask=inside, other=0.0, cache_modifier=".cv").to(
+        peer_row = tl.multiple_of((tl.load(bases + peer) + offset).to(row_type), 16)
+        sum_a += tl.load(peer_row + cols_a, cache_modifier=".cv").to(tl.float32)
+        sum_b += tl.load(peer_row + cols_b, mask=inside, other=0.0, cache_modifier=".cv").to(
             tl.float32
         )
     tl.store(turns + slot, turn)

@@ -18,7 +18,7 @@ import torch
 from antiphon.kv.arena_rows import ArenaRows
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.transports.cuda_memory import CudaHandle, export_memory
-from antiphon.kv.transports.nixl import NixlTarget
+from antiphon.kv.transports.nixl_agent import NixlTarget
 from antiphon.kv.transports.nixl_handle import NixlHandle
 from antiphon.kv.transports.shared_memory import SharedHandle, allocate
 from antiphon.runtime.device import to_device

@@ -14,7 +14,7 @@ Other processes write without asking this one's device, so that rows need more t
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -165,10 +165,12 @@ class ArenaRows:
         owned = self._owned.get(key)
         return 0 if owned is None else owned.writers.get(writer, 0)
 
-    def end_writers(self, name: str, epoch: int) -> None:
-        """The lives of an encoder up to `epoch` write nothing more: their processes are
-        gone, or have said so."""
+    def end_writers(self, name: str, epoch: int, landing: Collection[str] = ()) -> None:
+        """The lives of an encoder up to `epoch` write nothing more, but for the states of the keys
+        `landing`: their processes are gone, or have said so."""
         for key, owned in list(self._owned.items()):
+            if key in landing:
+                continue
             for writer in [writer for writer in owned.writers if writer[0] == name]:
                 if writer[1] <= epoch:
                     del owned.writers[writer]
@@ -178,6 +180,10 @@ class ArenaRows:
         """True while an encoder may write the rows of `key`: they do not become free yet."""
         owned = self._owned.get(key)
         return owned is not None and bool(owned.writers)
+
+    def num_written(self, key: str) -> int:
+        """Rows of `key` that an encoder may still write."""
+        return len(self._owned[key].rows) if self.is_written(key) else 0
 
     # ------------------------------------------------------------------ free rows
 

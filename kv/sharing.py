@@ -8,7 +8,7 @@ from antiphon.config.worker_options import StateTransport
 from antiphon.kv.arena import StateArena
 from antiphon.kv.transports.mapped import Handle
 from antiphon.kv.transports.mapping import MappingError
-from antiphon.kv.transports.nixl import NixlError
+from antiphon.kv.transports.nixl_agent import NixlError
 from antiphon.kv.transports.nixl_handle import NixlHandle
 
 logger = logging.getLogger(__name__)

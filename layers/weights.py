@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 Names = Callable[[str], tuple[str, ...]]
 # Names of tensors that quantized formats add.
 _QUANTIZED = re.compile(
-    r"\.(qweight|qzeros|g_idx|scales|SCB|weight_format|weight_(scale(_inv)?|packed|zero_point|g_idx)"
+    r"\.(qweight|qzeros|g_idx|scales|SCB|weight_format"
+    r"|weight_(scale(_inv)?|packed|zero_point|g_idx)"
     r"|input_scale|absmax|quant_map|quant_state.*)$"
 )
 _ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|base_layer)\.")

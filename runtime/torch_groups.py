@@ -94,10 +94,11 @@ class GlooGroup(TorchGroup):
 
     def __init__(self, store: Store, rank: int, size: int, host: str, timeout: timedelta) -> None:
         """`host`: this node's address."""
-        options: Any = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # a stub lacks it
+        backend: Any = dist.ProcessGroupGloo  # torch's stub lacks `_Options`
+        options = backend._Options()
         options._timeout = timeout
-        options._devices = [dist.ProcessGroupGloo.create_device(hostname=host)]
-        group = dist.ProcessGroupGloo(store, rank, size, options)
+        options._devices = [backend.create_device(hostname=host)]
+        group = backend(store, rank, size, options)
         super().__init__(group, rank, size, torch.device("cpu"))
 
     def _may_forget(self, send: Any) -> bool:

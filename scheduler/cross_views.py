@@ -113,7 +113,7 @@ class CrossInput(msgspec.Struct, frozen=True):
         if first.token:
             if len(runs) > 1:
                 runs.append([(media, 0, media.shown) for media in inputs])
-            runs[-1] += [(each, each.shown, each.num_tokens - each.shown) for each in inputs]
+            runs[-1] += [(media, media.shown, media.num_tokens - media.shown) for media in inputs]
             views.insert(0, View(0, len(runs) - 1, _length(runs[-1]), Sees.ALL))
         name = [[(media.key, first, count) for media, first, count in run] for run in runs]
         key = hashlib.sha256(repr(name).encode()).hexdigest()[:32]

@@ -92,8 +92,8 @@ class Drafter:
         may = plan.samples & (plan.query_lens == 1) & ~batch.in_group[slots]
         counts = (batch.max_len[slots] - lengths - 1).clip(0, limits.num_tokens) * may
         if limits.lookup is not None:
-            tokens, found = self._look_up(slots, lengths, limits.lookup)
-            return np.minimum(counts, found), tokens
+            tokens, num_tokens = self._look_up(slots, lengths, limits.lookup)
+            return np.minimum(counts, num_tokens), tokens
         lags = (lengths - self._computed[slots]) * (counts > 0)
         return counts * (lags.cumsum() <= max_tokens), None  # the draft model's first pass
 

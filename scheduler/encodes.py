@@ -64,7 +64,7 @@ class EncodeLedger:
 
     def waiting(self, keys: Sequence[str]) -> list[Request]:
         """The requests that wait for any of `keys`, each once."""
-        return list({each.id: each for key in keys for each in self.waiters(key)}.values())
+        return list({request.id: request for key in keys for request in self.waiters(key)}.values())
 
     def waiters(self, key: str) -> Collection[Request]:
         """The requests that wait for `key`."""

@@ -21,15 +21,15 @@ class LateSearches:
         self._waiting: list[Request] = []
 
     def takes(self, request: Request) -> bool:
-        """True if `request` waits here, until a `turn` lets it begin. Raises what tokenizers
-        raise."""
+        """True if `request` waits here, until `begin_ready` puts it in line. Raises what
+        tokenizers raise."""
         if not needs_text(request) or self._new_text(request.params) is not None:
             return False
         self._waiting.append(request)
         return True
 
-    def turn(self) -> None:
-        """Lets those begin whose texts can be made now."""
+    def begin_ready(self) -> None:
+        """Puts the searches in line whose tokenizers are loaded by now."""
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []

@@ -152,14 +152,14 @@ class StepPlanner:
         if not len(asking):
             return NO_READOUTS
         starts = query_lens.cumsum() - kv_lens  # of the step's tokens, less their position
-        found = []
+        readouts = []
         for row in asking.tolist():
             slot, kv_len = slots[row], kv_lens[row]
             wanted = self.batch.request_at(slot).readouts
-            found += [
+            readouts += [
                 (row, starts[row] + readout.position, readout.token_id, index)
                 for index, readout in enumerate(wanted)
                 if kv_len - query_lens[row] <= readout.position < kv_len
             ]
             self.batch.next_readout[slot] = first_readout(wanted, kv_len)
-        return Readouts(*np.array(found, np.int64).T)
+        return Readouts(*np.array(readouts, np.int64).T)

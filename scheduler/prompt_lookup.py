@@ -34,8 +34,8 @@ class LookupSizes:
             follows[:, :size] = False
             if size < self.shortest:
                 continue
-            found = follows.any(1) & (lengths >= size)
-            place[found] = follows[found].argmax(1)
+            matches = follows.any(1) & (lengths >= size)
+            place[matches] = follows[matches].argmax(1)
         places = place[:, None] + np.arange(count)
         drafts = np.take_along_axis(texts, np.minimum(places, columns - 1), axis=1)
         is_token = (drafts != NOTHING) & (places < columns) & (place > 0)[:, None]

@@ -215,7 +215,10 @@ class Request:
     @property
     def inputs_end(self) -> int:
         """Prompt tokens up to the last one that an input replaces; 0 without such inputs."""
-        return max([media.position + media.num_tokens for media in self.placed], default=0)  # type: ignore[operator]
+        return max(
+            [media.position + media.num_tokens for media in self.placed],  # type: ignore[operator]
+            default=0,
+        )
 
     @property
     def cross_len(self) -> int:

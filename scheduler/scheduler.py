@@ -142,7 +142,8 @@ class Scheduler:
 
     def detach(self, frontend: str) -> None:
         """A frontend is gone: nobody waits for its requests."""
-        for request in [each for each in self.requests.values() if each.id.frontend == frontend]:
+        own = [request for request in self.requests.values() if request.id.frontend == frontend]
+        for request in own:
             self._remove(request, RequestState.CANCELLED)
         self.outputs.forget(frontend)
 
@@ -161,7 +162,7 @@ class Scheduler:
 
     def next_encodes(self) -> list[EncodeCommand]:
         """Encoder work to ask for now, in the order of the waiting requests, within the budget."""
-        self.late.turn()
+        self.late.begin_ready()
         return self.intake.next_encodes()
 
     def encoded(self, key: str, is_written: bool = False) -> None:

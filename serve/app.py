@@ -74,6 +74,7 @@ def make_app(
         metrics=service.metrics,
         adds_id=adds_id,
         traces=traces,
+        routes=[route for router in ROUTERS for route in router.routes],
     )
     add_handlers(app)
     for router in ROUTERS:

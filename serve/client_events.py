@@ -26,6 +26,8 @@ def parsed(message: str | bytes) -> dict[str, Any]:
         event = json.loads(message)
     except ValueError as error:
         raise ApiError(400, f"the event is no valid JSON: {error}") from None
+    except RecursionError:
+        raise ApiError(400, "the event has too many brackets within each other") from None
     if not isinstance(event, dict):
         raise ApiError(400, "an event must be an object")
     return event

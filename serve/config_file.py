@@ -49,10 +49,10 @@ def checked_config(
 ) -> dict[str, Any]:
     """The options of `content`, by name, and `api_keys` as a list. Raises ConfigurationError for
     what is not among `names`, and for values of the wrong type. `place`: where it is from."""
-    _check_names(place, "an option", content, names)
+    _check_names(place, "option", content, names)
     options = {name: value for name, value in content.items() if value is not None}
     limits = options.get("limits", {})
-    _check_names(place, "a limit", limits, LIMITS)
+    _check_names(place, "limit", limits, LIMITS)
     if not isinstance(options.get("engine", {}), dict):
         raise ConfigurationError(f"{place}: 'engine' must be a mapping of engine options")
     if "api_keys" in options:
@@ -82,7 +82,7 @@ def _check_kind(name: str, value: Any, expected: str) -> None:
 def _check_names(place: str, kind: str, content: Any, valid: Iterable[str]) -> None:
     valid = list(valid)
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{place}: {kind.split()[-1]}s must be a mapping of names")
+        raise ConfigurationError(f"{place}: {kind}s must be a mapping of names")
     for name in content:
         if name not in valid:
             raise ConfigurationError(f"{place}: no {kind} '{name}'.{nearest(str(name), valid)}")

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Never
+from typing import Any, Never
 
 from starlette.formparsers import MultiPartException
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from antiphon.serve.admission import Admission
@@ -37,10 +38,13 @@ class ConnectionMiddleware:
         metrics: Metrics,
         adds_id: bool = True,
         traces: Traces | None = None,
+        routes: Sequence[BaseRoute] = (),
     ) -> None:
-        """`adds_id`: to answers; else a proxy does so, which also sends the id."""
+        """`adds_id`: to answers; else a proxy does so, which also sends the id. `routes`: of the
+        application, for what is refused before it looks them up."""
         self.app, self.keys, self.limits, self.admission = app, keys, limits, admission
         self.metrics, self.adds_id, self.traces = metrics, adds_id, traces
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -53,17 +57,21 @@ class ConnectionMiddleware:
                 with self._traced(scope, lambda: handshake.status):
                     await run_session(self.app, self.keys, scope, receive, handshake)
             finally:
-                self.metrics.note_session(_route(scope), handshake.status)
+                self.metrics.note_session(self.endpoint(scope), handshake.status)
         else:
             await self.app(scope, receive, send)
 
     def _traced(self, scope: Scope, status: Callable[[], int]) -> AbstractContextManager[None]:
         return nullcontext() if self.traces is None else self.traces.answering(scope, status)
 
-
-def _route(scope: Scope) -> str | None:
-    path: str | None = getattr(scope.get("route"), "path", None)
-    return path
+    def endpoint(self, scope: Scope) -> str | None:
+        """The path of the endpoint that a request is for, whatever became of it."""
+        found: Any = scope.get("route")
+        if found is None:
+            matches = (route for route in self._routes if route.matches(scope)[0] != Match.NONE)
+            found = next(matches, None)
+        path: str | None = getattr(found, "path", None)
+        return path
 
 
 class Exchange:
@@ -107,7 +115,8 @@ class Exchange:
         if self._is_noted:
             return
         self._is_noted, seconds = True, time.monotonic() - self._began
-        self.server.metrics.note_answer(_route(self.scope), self.final_status, seconds)
+        path = self.server.endpoint(self.scope)
+        self.server.metrics.note_answer(path, self.final_status, seconds)
         logger.info(
             "%s %s %d %.1f ms %s%s", self.scope["method"], self.scope["path"],
             self.final_status, 1000 * seconds, self.key,

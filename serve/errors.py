@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -54,10 +55,12 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
         self.retry_after = retry_after  # seconds
+        self.headers = dict(headers or {})  # further ones, such as Allow
 
     @property
     def type(self) -> str:
@@ -75,7 +78,9 @@ class ApiError(Exception):
         }
 
     def response(self) -> Response:
-        headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+        headers = self.headers.copy()
+        if self.retry_after is not None:
+            headers["retry-after"] = str(self.retry_after)
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
         # In ASCII: what a client sent, and is told of, may hold what UTF-8 has no bytes for.
@@ -99,7 +104,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, (RequestValidationError, ValidationError)):
         return _of_validation(error)
     if isinstance(error, HTTPException):
-        return ApiError(error.status_code, str(error.detail))
+        return ApiError(error.status_code, str(error.detail), headers=error.headers)
     if isinstance(error, AntiphonError):
         for kind, status, code in STATUSES:
             if isinstance(error, kind):

@@ -60,4 +60,6 @@ class EventStream(Response):
 
 
 def event(item: Any) -> bytes:
-    return f"data: {json.dumps(item, ensure_ascii=False)}\n\n".encode()
+    # Half of a surrogate pair, which an error may quote, becomes JSON's own escape.
+    content = json.dumps(item, ensure_ascii=False)
+    return f"data: {content}\n\n".encode(errors="backslashreplace")

@@ -1,11 +1,13 @@
-"""Heads of HTTP requests that are too long, or that never end."""
+"""Heads of HTTP requests that are too long, that never end, or that are none."""
 
 import asyncio
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from antiphon.serve.errors import ApiError
+from antiphon.serve.identity import HEADER, request_id
 
 MOST_BYTES = 64 << 10  # of a request's line and headers, as h11 has it; a trailer's, too
 
@@ -67,12 +69,21 @@ class BoundedHead(HttpToolsProtocol):
 
     def _refuse(self) -> None:
         message = f"the headers are over {MOST_BYTES} bytes"
-        body = ApiError(431, message, code="headers_too_large").response().body
-        head = (
-            "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
+        self._answer(ApiError(431, message, code="headers_too_large"))
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for what is no HTTP."""
+        self._answer(ApiError(400, msg, code="invalid_http"))
+
+    def _answer(self, error: ApiError) -> None:
+        """Unless another answer has begun, and ends the connection."""
+        response, status = error.response(), HTTPStatus(error.status)
+        fields = [
+            (b"connection", b"close"), (HEADER, request_id([]).encode()), *response.raw_headers,
+        ]  # fmt: skip
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
+        first = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
         cycle = self.cycle
         if cycle is None or cycle.response_complete or not cycle.response_started:
-            self.transport.write(head.encode() + bytes(body))
+            self.transport.write(first + head + b"\r\n" + bytes(response.body))
         self.transport.close()

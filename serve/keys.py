@@ -7,6 +7,7 @@ from pathlib import Path
 
 from antiphon.config.errors import ConfigurationError
 from antiphon.serve.errors import ApiError
+from antiphon.serve.settings import check_key
 
 
 class ApiKeys:
@@ -38,15 +39,20 @@ def _digest(key: bytes) -> bytes:
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """One key a line; empty lines and those that begin with # are left out.
+    """One key a line; empty lines and those that begin with # are left out, blanks before and
+    behind a line too.
 
-    Raises ConfigurationError for a file that cannot be read or holds none.
+    Raises ConfigurationError for a file that cannot be read or holds none, and for a line that is
+    no key.
     """
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot read the API keys: {error}") from None
-    keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    stripped = enumerate((line.strip() for line in lines), 1)
+    keys = {number: line for number, line in stripped if line and not line.startswith("#")}
+    for number, key in keys.items():
+        check_key(key, f"{path}, line {number}: an API key")
     if not keys:
         raise ConfigurationError(f"{path} holds no API key")
-    return keys
+    return tuple(keys.values())

@@ -10,6 +10,7 @@ from antiphon.inputs.prompts import Prompt
 from antiphon.serve.errors import ApiError, refused
 from antiphon.serve.schemas.text import ChatBody, Message, Part
 from antiphon.serve.service import ServedModel
+from antiphon.serve.sound_formats import contradiction
 from antiphon.serve.uploads import Upload
 
 NOT_TAKEN = {
@@ -67,8 +68,8 @@ def _message(model: ServedModel, message: Message, number: int) -> dict[str, Any
     if message.content is None:
         raise ApiError(400, f"'{place}' is missing", param=place)
     whose: dict[str, Any] = {"role": message.role}
+    _check_name(model, message, number)
     if message.name is not None:
-        _check_name(model, message, number)
         whose["name"] = message.name  # for the template
     if isinstance(message.content, str):
         return {**whose, "content": message.content}
@@ -78,8 +79,13 @@ def _message(model: ServedModel, message: Message, number: int) -> dict[str, Any
 
 def _check_name(model: ServedModel, message: Message, number: int) -> None:
     """Raises ApiError for a name that nobody would read."""
-    if message.name is not None and not model.engine.inputs.chat.has_template:
-        raise refused(f"messages.{number}.name", f"{model.name} knows no participants")
+    if message.name is None:
+        return
+    chat, place = model.engine.inputs.chat, f"messages.{number}.name"
+    if not chat.has_template:
+        raise refused(place, f"{model.name} knows no participants")
+    if not chat.shows_name(message.role):
+        raise refused(place, f"the chat template of {model.name} leaves names out")
 
 
 def _part(model: ServedModel, part: Part, place: str) -> dict[str, Any]:
@@ -136,7 +142,9 @@ def recording(model: ServedModel, body: ChatBody) -> Upload:
             f"{model.name} listens: give one part of type input_audio, not {len(sounds)}",
             param="messages",
         )
-    content = _decoded(sounds[0].data)
+    content, said = _decoded(sounds[0].data), sounds[0].format
+    if said is not None and (reason := contradiction(said, content)) is not None:
+        raise refused("messages", f"input_audio.format is {said[:20]!r}, but {reason}")
     return Upload(io.BytesIO(content), len(content), audio.sampling_rate, param="messages")
 
 

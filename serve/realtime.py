@@ -273,7 +273,8 @@ class RealtimeSession:
 
     async def _send(self, kind: str, **fields: Any) -> None:
         event = {"type": kind, "event_id": f"event_{secrets.token_hex(10)}", **fields}
-        await self._send_text(json.dumps(event, ensure_ascii=False))
+        # In ASCII: what a client sent, and is told of, may hold what UTF-8 has no bytes for.
+        await self._send_text(json.dumps(event))
 
     def _described(self) -> dict[str, Any]:
         audio = {

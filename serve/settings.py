@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.option_values import number, whole_number
@@ -56,9 +57,13 @@ class ServerSettings:
             raise ConfigurationError(
                 f"log_format must be one of {', '.join(LOG_FORMATS)}, not '{self.log_format}'"
             )
+        if self.otlp_traces_endpoint is not None and not is_url(self.otlp_traces_endpoint):
+            raise ConfigurationError(
+                "otlp_traces_endpoint must be an address such as http://localhost:4318/v1/traces, "
+                f"not {self.otlp_traces_endpoint!r:.100}"
+            )
         for key in self.api_keys:
-            if not key or not key.isascii() or not key.isprintable() or " " in key:
-                raise ConfigurationError("an API key must be printable ASCII without blanks")
+            check_key(key, "an API key")
         if not self.api_keys and not self.insecure and not is_loopback(self.host):
             raise ConfigurationError(
                 f"on {self.host} anyone on the network could use the server: give --api-key or "
@@ -69,6 +74,21 @@ class ServerSettings:
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
+
+
+def check_key(key: str, name: str) -> None:
+    """Raises ConfigurationError, which does not show the key."""
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationError(f"{name} must be printable ASCII without blanks")
+
+
+def is_url(address: str) -> bool:
+    """Whether something may answer at `address` over HTTP."""
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
 
 
 def is_loopback(host: str) -> bool:

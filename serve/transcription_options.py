@@ -7,8 +7,8 @@ from antiphon.serve.errors import ApiError, refused
 from antiphon.serve.schemas.audio import AudioBody
 from antiphon.serve.service import ServedModel, Service
 
-# Of a request, by the keywords that they become.
-FIELDS = {"language": "language", "initial_prompt": "prompt", "hotwords": "hotwords"}
+# Of a request, by the keywords that they become, where those are called otherwise.
+FIELDS = {"initial_prompt": "prompt", "vad_parameters": "chunking_strategy"}
 
 
 def transcription_options(
@@ -22,7 +22,8 @@ def transcription_options(
         "temperature": _temperature(model, body),
         "initial_prompt": body.prompt or None,
         "hotwords": body.hotwords or None,
-        "vad_filter": body.vad_filter,
+        "vad_filter": body.vad_filter or body.vad_parameters is not None,
+        "vad_parameters": body.vad_parameters,
         "params": body.sampling(logprobs=logprobs),
         "priority": body.priority or 0,
         "timeout": service.deadline(body.timeout),
@@ -36,9 +37,10 @@ def transcription_options(
         model.engine.inputs.check_transcription(**options)
     except PromptError as error:
         keyword, message = error.parameter or "", str(error)
-        if keyword == "initial_prompt":
-            message = message.replace(keyword, FIELDS[keyword])
-        raise ApiError(400, message, param=FIELDS.get(keyword)) from None
+        field = FIELDS.get(keyword, keyword)
+        if field != keyword:
+            message = message.replace(keyword, field)
+        raise ApiError(400, message, param=field or None) from None
     return options
 
 

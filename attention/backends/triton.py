@@ -15,10 +15,10 @@ from antiphon.attention.interface import (
     PagedBatch,
 )
 from antiphon.config.arithmetic import ceil_div
-from antiphon.kernels import latent_attention, latent_mma
+from antiphon.kernels import latent_attention, latent_mma, latent_wgmma
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kernels.full_attention import full_attention
-from antiphon.kernels.latent_launch import LatentLaunch, MmaTile, Tile, TritonTile
+from antiphon.kernels.latent_launch import LatentLaunch, MmaTile, Tile, TritonTile, WgmmaTile
 from antiphon.kernels.paged_attention import BLOCK_M, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 from antiphon.kernels.paged_splits import Workspace
@@ -128,8 +128,8 @@ class TritonPaged(PagedAttention[TritonMetadata[PagedLaunch]]):
 
 
 class TritonLatent(PagedAttention[TritonMetadata[LatentLaunch[Tile]]]):
-    """Attention to hidden states, which are keys and values at once: by the kernel in CUDA C++
-    where it takes them, elsewhere by Triton's."""
+    """Attention to hidden states, which are keys and values at once: by a kernel in CUDA C++ where
+    one takes them, elsewhere by Triton's."""
 
     name = "triton"
 
@@ -138,7 +138,12 @@ class TritonLatent(PagedAttention[TritonMetadata[LatentLaunch[Tile]]]):
         self._splits = _Splits(spec.device)
         self._tile_of: Callable[[int, int, int], Tile] = TritonTile.of
         self._attend: Callable[..., torch.Tensor] = latent_attention.latent_attention
-        if latent_mma.takes(spec.head_dim, spec.dtype, spec.kv_dtype, spec.device):
+        states = (spec.head_dim, spec.dtype, spec.kv_dtype)
+        if latent_wgmma.takes(*states, spec.page_size, spec.device):
+            self._tile_of, self._attend = WgmmaTile.of, latent_wgmma.latent_attention
+            assert spec.page_size is not None
+            latent_wgmma.compile_all(spec.num_heads, spec.head_dim, spec.page_size, spec.dtype)
+        elif latent_mma.takes(*states, spec.device):
             self._tile_of, self._attend = MmaTile.of, latent_mma.latent_attention
             assert spec.page_size is not None
             stored = spec.kv_dtype or spec.dtype

@@ -88,12 +88,12 @@ def rows(tally: Tally, seconds: float) -> list[Row]:
 
 
 def of_signal(tally: Tally, name: str) -> Row:
-    sent = [each for each in tally.disturbances if each.signal == name]
+    sent = [disturbance for disturbance in tally.disturbances if disturbance.signal == name]
     return {
         "what": name,
         "count": len(sent),
-        **quantiles("noticed", (each.noticed for each in sent)),
-        **quantiles("back", (each.back for each in sent)),
+        **quantiles("noticed", (disturbance.noticed for disturbance in sent)),
+        **quantiles("back", (disturbance.back for disturbance in sent)),
     }
 
 

@@ -89,10 +89,12 @@ def all_rows(folder: Path, arguments: argparse.Namespace) -> list[Row]:
             "num_speculative_tokens": drafted,
             "speculative_disable_by_batch_size": max(arguments.callers),
         }
-        given = {**options, **(of_drafts if drafted else {})}
+        engine_options = {**options, **(of_drafts if drafted else {})}
         # What an engine held is surely free when its process has ended.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            measured[drafted] = process.submit(measure, str(own), given, arguments).result()
+            measured[drafted] = process.submit(
+                measure, str(own), engine_options, arguments
+            ).result()
         print(f"measured: {drafted} tokens drafted at once", flush=True)
     return [
         row_of(drafted, rows[number], measured[0][number])

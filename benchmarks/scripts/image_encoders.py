@@ -17,9 +17,9 @@ import torch
 
 from antiphon.benchmarks import image_encoders, image_peers
 from antiphon.benchmarks.image_encoders import Batch
-from antiphon.benchmarks.image_shapes import ENCODERS, small_encoder
+from antiphon.benchmarks.image_shapes import ENCODERS, small_encoder, threes
 from antiphon.benchmarks.machine import Machine, device_name, measure
-from antiphon.benchmarks.report import Row, table, write_json
+from antiphon.benchmarks.report import Report, Row, table
 from antiphon.benchmarks.shapes import write_checkpoint
 from antiphon.config.errors import describe
 
@@ -38,29 +38,6 @@ DTYPE = {"dtype": "bfloat16"}
 SMALL_SWIN = "2x160x160"
 
 
-def parsed(batches: str) -> list[Batch]:
-    made = []
-    for text in batches.split(","):
-        images, height, width = map(int, text.split("x"))
-        made.append((images, height, width))
-    return made
-
-
-class Report:
-    """Rows of one encoder; `output` always has them all."""
-
-    def __init__(self, name: str, machine: Machine | None, output: Path | None) -> None:
-        self.rows: list[Row] = []
-        self.operations: dict[Batch, int] = {}
-        self._name, self._machine, self._output = name, machine, output
-
-    def add(self, rows: list[Row]) -> None:
-        self.rows = image_encoders.with_limits(self.rows + rows, self.operations, self._machine)
-        if self._output is not None:
-            machine = self._machine or device_name()
-            write_json(self._output, self._name, machine, {}, self.rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -77,49 +54,62 @@ def main() -> None:
     default = BATCHES[arguments.name]
     if arguments.small:
         default = SMALL_SWIN if "depths" in config else default.split(",")[0]
-    batches = parsed(arguments.batches or default)
+    batches = threes(arguments.batches or default)
     on_cuda = torch.cuda.is_available()
     machine = measure() if on_cuda else None  # on a CPU it is a rehearsal
-    report = Report(arguments.name, machine, arguments.output)
+    report = Report(arguments.name, machine or device_name(), arguments.output)
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(config, Path(folder))
-        _peers(Path(folder), batches, report)
-        _ours(folder, arguments.backends.split(","), arguments.eager.split(","), batches, report)
+        operations = _peers(Path(folder), batches, machine, report)
+        for name, eager in _runs(folder, arguments.backends, arguments.eager):
+            options = {**DTYPE, "encoder_attention_backend": name, "enforce_eager": eager}
+            try:
+                rows = image_encoders.measure(folder, options, batches)
+            except Exception as error:
+                print(f"{name}: {describe(error)}", flush=True)
+                image_encoders.release()
+                continue
+            _add(rows, operations, machine, report)
     print(f"{arguments.name} on {machine or device_name()}")
     print(table(report.rows))
 
 
-def _peers(folder: Path, batches: list[Batch], report: Report) -> None:
+def _add(
+    rows: list[Row], operations: dict[Batch, int], machine: Machine | None, report: Report
+) -> None:
+    """Beside those that are there."""
+    image_encoders.with_limits(report.rows + rows, operations, machine)
+    report.add(rows)
+
+
+def _peers(
+    folder: Path, batches: list[Batch], machine: Machine | None, report: Report
+) -> dict[Batch, int]:
+    """Returns the operations of each batch."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    operations: dict[Batch, int] = {}
     for attention in image_peers.ATTENTIONS:
         if attention == "eager" and report.rows:
             continue  # the slowest
         try:
             args = (folder, attention, batches, torch.bfloat16, device)
-            rows, operations = image_peers.encoder(*args)
+            rows, counted = image_peers.encoder(*args)
         except Exception as error:
             print(f"transformers, {attention}: {describe(error)}", flush=True)
             continue
-        report.operations |= operations
-        report.add(rows)
+        operations |= counted
+        _add(rows, operations, machine, report)
+    return operations
 
 
-def _ours(
-    folder: str, backends: list[str], eager: list[str], batches: list[Batch], report: Report
-) -> None:
+def _runs(folder: str, backends: str, eager: str) -> list[tuple[str, bool]]:
+    """Usable backends, and whether they run without graphs."""
     auto, usable = image_encoders.backends(folder, DTYPE)
     print(f"auto takes {auto}; usable here: {', '.join(usable)}", flush=True)
-    runs = [(name, False) for name in backends] + [(name, True) for name in eager if name]
-    for name, is_eager in runs:
-        chosen = auto if name == "auto" else name
-        if chosen not in usable:
-            continue
-        options = {"encoder_attention_backend": chosen, "enforce_eager": is_eager}
-        try:
-            report.add(image_encoders.measure(folder, {**DTYPE, **options}, batches))
-        except Exception as error:
-            print(f"{name}: {describe(error)}", flush=True)
-            image_encoders.release()
+    named = [(name, False) for name in backends.split(",")]
+    named += [(name, True) for name in eager.split(",") if name]
+    chosen = [(auto if name == "auto" else name, is_eager) for name, is_eager in named]
+    return [(name, is_eager) for name, is_eager in chosen if name in usable]
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ import torch
 
 from antiphon.benchmarks import image_peers, steps
 from antiphon.benchmarks.image_encoders import release
-from antiphon.benchmarks.image_shapes import MODELS, small
+from antiphon.benchmarks.image_shapes import MODELS, small, threes
 from antiphon.benchmarks.machine import device_name, measure
-from antiphon.benchmarks.report import Row, table, write_json
+from antiphon.benchmarks.report import Report, Row, table
 from antiphon.benchmarks.serving import Load, latency
 from antiphon.benchmarks.shapes import write_checkpoint
 from antiphon.cli.pairs import parse_pairs
@@ -53,7 +53,7 @@ async def measured(
     options: dict[str, Any],
     loads: list[Load],
     callers: list[int],
-    report: "Report",
+    report: Report,
     profiled: Path | None,
 ) -> None:
     """`profiled`: where a profile of the first load goes, with the most callers."""
@@ -97,24 +97,8 @@ def named(load: Load) -> Row:
     }
 
 
-class Report:
-    def __init__(self, name: str, output: Path | None) -> None:
-        self.rows: list[Row] = []
-        self._name, self._output = name, output
-
-    def add(self, rows: list[Row]) -> None:
-        self.rows += rows
-        print(rows, flush=True)
-        if self._output is not None:
-            write_json(self._output, self._name, device_name(), {}, self.rows)
-
-
 def parsed(loads: str) -> list[Load]:
-    made = []
-    for text in loads.split(","):
-        images, side, tokens = map(int, text.split("x"))
-        made.append(Load(1, side, tokens, images=images))
-    return made
+    return [Load(1, side, tokens, images=images) for images, side, tokens in threes(loads)]
 
 
 def main() -> None:
@@ -135,7 +119,8 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     config = MODELS[arguments.name]
     options = {**OPTIONS, "ray": arguments.ray, **parse_pairs(arguments.options, "engine option")}
-    report, loads = Report(arguments.name, arguments.output), parsed(arguments.loads)
+    report = Report(arguments.name, device_name(), arguments.output)
+    loads = parsed(arguments.loads)
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(small(config) if arguments.small else config, Path(folder))
         callers = [int(count) for count in arguments.callers.split(",")]

@@ -96,9 +96,9 @@ class Case:
         (backend,) = select_paged("decoder", "auto", [spec])
         return PlannedAttention.of(backend, self.batch())
 
-    def copies(self, each: int) -> int:
+    def copies(self, num_bytes: int) -> int:
         room = ROTATED if self.device.type == "cuda" else ROTATED_ON_CPU
-        return max(2, min(MOST_COPIES, room // each))
+        return max(2, min(MOST_COPIES, room // num_bytes))
 
 
 def measured(case: Case, copy_rate: float) -> Row:

@@ -154,8 +154,8 @@ def case(model: str, scheme: str, arguments: argparse.Namespace) -> Iterator[Row
         for work, count in ((steps, arguments.sequences), (offline, arguments.requests)):
             # What an engine held is surely free when its process has ended.
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                found: Any = process.submit(work, folder, options, model, count).result()
-            for row in found if isinstance(found, list) else [found]:
+                measured: Any = process.submit(work, folder, options, model, count).result()
+            for row in measured if isinstance(measured, list) else [measured]:
                 yield {**named, **row}
 
 

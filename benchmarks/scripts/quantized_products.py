@@ -65,10 +65,10 @@ class Layer:
     def row(self, x: torch.Tensor, every: bool) -> list[Row]:
         case = {"kind": self.kind, "out": self.outputs, "in": self.inputs, "rows": len(x)}
         others = {"bf16": self.plain_seconds(x) * 1e6, "torch": self.torch_seconds(x) * 1e6}
-        found = self.own_seconds(x)
-        best = sorted(found, key=lambda tile: found[tile])
+        seconds = self.own_seconds(x)
+        best = sorted(seconds, key=lambda tile: seconds[tile])
         figures = [
-            {**case, "tile": label(tile), "ours": found[tile] * 1e6}
+            {**case, "tile": label(tile), "ours": seconds[tile] * 1e6}
             for tile in (best[:8] if every else best[:1])
         ]
         figures[0] |= {**others, "error": self.error(x, best[0])}
@@ -105,13 +105,13 @@ class Layer:
         with compiling_together():
             for call in calls.values():
                 call(0)
-        found = {}
+        seconds = {}
         for tile, call in calls.items():
             try:
-                found[tile] = seconds_in_graph(call, len(weights))
+                seconds[tile] = seconds_in_graph(call, len(weights))
             except Exception as error:  # more memory than a multiprocessor has
                 print(f"{label(tile)}: {type(error).__name__}: {str(error)[:100]}")
-        return found
+        return seconds
 
     def call(self, x: torch.Tensor, tile: Tile, weights: list[torch.Tensor]) -> Call:
         counters = torch.zeros(len(weights), 1 << 12, dtype=torch.int32, device="cuda")
@@ -155,10 +155,10 @@ def main() -> None:
         limit = layer.bytes / machine.copy_bytes_per_second * 1e6
         for count in map(int, options.rows.split(",")):
             x = torch.randn(count, inputs, device="cuda", dtype=torch.bfloat16)
-            found = layer.row(x, options.every_tile)
-            found[0]["limit"] = limit
-            rows += found
-            print(table(found), flush=True)
+            figures = layer.row(x, options.every_tile)
+            figures[0]["limit"] = limit
+            rows += figures
+            print(table(figures), flush=True)
         del layer
     print(table(rows))
 

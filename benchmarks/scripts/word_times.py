@@ -83,7 +83,7 @@ def openai_model(name: str) -> Any:
     model = whisper.model.Whisper(dims)
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not missing, missing
-    assert all(each == "proj_out.weight" or not weights[each].any() for each in unexpected)
+    assert all(key == "proj_out.weight" or not weights[key].any() for key in unexpected)
     model.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
     return model.eval()
 
@@ -98,9 +98,9 @@ def by_openai(model: Any) -> Transcribe:
             samples, language="en", word_timestamps=True, fp16=False, **SETTINGS[setting]
         )
         return [
-            word(each["word"], each["start"], each["end"])
+            word(timed["word"], timed["start"], timed["end"])
             for segment in result["segments"]
-            for each in segment["words"]
+            for timed in segment["words"]
         ]
 
     return transcribe
@@ -113,7 +113,7 @@ def by_faster_whisper(model: Any) -> Transcribe:
         segments, _ = model.transcribe(
             samples, language="en", word_timestamps=True, **SETTINGS[setting]
         )
-        return [word(each.word, each.start, each.end) for s in segments for each in s.words]
+        return [word(timed.word, timed.start, timed.end) for s in segments for timed in s.words]
 
     return transcribe
 
@@ -166,7 +166,7 @@ def compare_words(name: str, settings: list[str], folder: Path, read_alone: bool
         "", "words", "matched", "start off by > 0.1 s, %", "> 0.2 s, %", "median, s",
         "end off by > 0.1 s, %",
     ]  # fmt: skip
-    print(table([dict(zip(head, each, strict=True)) for each in rows]))
+    print(table([dict(zip(head, cells, strict=True)) for cells in rows]))
 
 
 def compare_prefixes(folder: Path) -> None:
@@ -176,20 +176,20 @@ def compare_prefixes(folder: Path) -> None:
         for recording, samples in list(recordings().items())[-5:-3]:
             for prefix in PREFIXES:
                 for options in ({}, {"without_timestamps": True}, {"temperature": 0.0}):
-                    found = []
+                    results = []
                     for model in (own, theirs):
                         segments, _ = model.transcribe(
                             samples, language="en", beam_size=1, prefix=prefix, **options
                         )
-                        found.append(
+                        results.append(
                             [
                                 (round(s.start, 2), s.text, round(s.avg_logprob, 3), s.temperature)
                                 for s in segments
                             ]
                         )
-                    is_same = [s[1] for s in found[0]] == [s[1] for s in found[1]]
+                    is_same = [s[1] for s in results[0]] == [s[1] for s in results[1]]
                     print(recording, repr(prefix), options, "same" if is_same else "DIFFERS")
-                    for name, one in zip(("ours", "theirs"), found, strict=True):
+                    for name, one in zip(("ours", "theirs"), results, strict=True):
                         print("   ", name, one, flush=True)
 
 

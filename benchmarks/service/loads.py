@@ -42,7 +42,10 @@ async def measure(
 ) -> list[Load]:
     """All of `work` under each of `arrivals`. `warm_ups`: requests before, of which nothing is
     reported. Raises RequestFailed if the server does not answer, and ConfigurationError."""
-    server = Server(target.address, target.api_key, target.model, target.timeout)
+    try:
+        server = Server(target.address, target.api_key, target.model, target.timeout)
+    except ValueError as error:  # a key that no header holds
+        raise ConfigurationError(str(error)) from None
     try:
         server.model = server.model or await _only_model(server)
         for ask in work[:warm_ups]:

@@ -70,8 +70,8 @@ def download_model(
         "cache_dir": cache_dir,
         "token": use_auth_token,
     }
-    given = {name: value for name, value in options.items() if value is not None}
-    return str(huggingface_hub.snapshot_download(repository(size_or_id), **given))
+    settings = {name: value for name, value in options.items() if value is not None}
+    return str(huggingface_hub.snapshot_download(repository(size_or_id), **settings))
 
 
 def repository(size_or_id: str) -> str:

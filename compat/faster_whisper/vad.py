@@ -19,15 +19,15 @@ VadOptions = VoiceOptions
 WINDOW_SECONDS = 30
 
 
-def vad_options(given: Any, chunk_length: float | None, *, batched: bool) -> VadOptions:
-    """Those of a call. `given`: a mapping, options or None. In batches spans of speech are no
+def vad_options(parameters: Any, chunk_length: float | None, *, batched: bool) -> VadOptions:
+    """Those of a call. `parameters`: a mapping, options or None. In batches spans of speech are no
     longer than a window. Raises TypeError for an unknown name."""
-    if isinstance(given, VadOptions):
-        options = given
-    elif given is None and batched:
+    if isinstance(parameters, VadOptions):
+        options = parameters
+    elif parameters is None and batched:
         options = VadOptions(min_silence_duration_ms=PAUSE_IN_BATCHES)
     else:
-        options = VadOptions(**(given or {}))
+        options = VadOptions(**(parameters or {}))
     longest = float(chunk_length or WINDOW_SECONDS)
     return replace(options, max_speech_duration_s=longest) if batched else options
 

@@ -1,5 +1,5 @@
-"""The decoder of BART (Lewis et al. 2019), mBART, Pegasus, Marian, M2M-100/NLLB, Whisper and
-TrOCR."""
+"""The decoder of BART (Lewis et al. 2019), mBART, Pegasus, Marian, M2M-100/NLLB,
+Whisper and TrOCR."""
 
 import torch
 from torch import nn
@@ -33,7 +33,8 @@ class SelfAttention(CachedAttention):
         return CachedProjections(self.qkv, self.qkv, self.out_proj)
 
     def forward(self, x: LinearInput, step: DecoderStep) -> torch.Tensor:
-        """[tokens, hidden] -> what `out_proj` reads [tokens, heads * head_dim]; writes self KV."""
+        """[tokens, hidden] -> `out_proj`'s [tokens, heads * head_dim]; writes self
+        KV."""
         q = self.qkv.queries(x, step.pool.destination(self.layer, step.slot_mapping))
         heads = step.causal.run(q, *step.pool.pages(self.layer))
         return heads.flatten(1)

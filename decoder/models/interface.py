@@ -17,7 +17,7 @@ from antiphon.layers.rotary import HeadNorms
 
 
 class DecoderStep(msgspec.Struct, frozen=True):
-    """What all layers of one step share: pages, where to write, and the planned attentions."""
+    """What all layers of a step share: pages, slot mapping, and planned attentions."""
 
     pool: KVPool
     slot_mapping: torch.Tensor  # [tokens] int32: where this step's self keys and values go
@@ -25,8 +25,8 @@ class DecoderStep(msgspec.Struct, frozen=True):
     cross: PlannedAttention[object] | None  # None: the model attends to its own tokens alone
     # [tokens] int8: `Sees` of each, where not all attend to the same inputs
     sees: torch.Tensor | None = None
-    # By layer, [tokens, heads, head_dim] of cross-attention, as the layers run: where the pool
-    # keeps some of them (`KVPool.keep_queries`)
+    # By layer, [tokens, heads, head_dim] of cross-attention, as the layers run: where
+    # the pool keeps some of them (`KVPool.keep_queries`)
     cross_queries: dict[int, torch.Tensor] = msgspec.field(default_factory=dict)
 
 
@@ -35,12 +35,12 @@ class CachedAttention(nn.Module):
 
     @abstractmethod
     def projections(self) -> CachedProjections:
-        """The linear layers that make queries, keys and values, and that read the output."""
+        """The linear layers before attention, and the one behind it."""
 
 
 class CachedCrossAttention(CachedAttention):
-    """A cross-attention sublayer, which also writes what it attends to; or, with its projections
-    `absorbed`, attends to hidden states that are there for all layers."""
+    """A cross-attention sublayer, which also writes what it attends to; or, with its
+    projections `absorbed`, attends to hidden states that are there for all layers."""
 
     layer: int
     head_dim: int
@@ -52,8 +52,8 @@ class CachedCrossAttention(CachedAttention):
         self.absorbed: AbsorbedProjections | None = None
 
     def absorb(self) -> None:
-        """Attends to hidden states from now on. Once it is loaded, before anything is quantized:
-        `kv` is gone then."""
+        """Attends to hidden states from now on, and drops `kv`. To be called once,
+        after loading and before anything is quantized."""
         assert self.norms is None, "keys are more than a projection: see `Half.needs_keys`"
         self.absorbed = AbsorbedProjections(self.kv, self.head_dim)
         del self.kv
@@ -71,7 +71,7 @@ class CachedCrossAttention(CachedAttention):
         pool.write(self.layer, slot_mapping, k, v)
 
     def attend(self, queries: torch.Tensor, step: DecoderStep) -> torch.Tensor:
-        """Queries [tokens, heads * head_dim] -> what the output layer reads, of the same shape."""
+        """Queries [tokens, heads * head_dim] -> the output layer's input, so large."""
         assert step.cross is not None
         q = queries.unflatten(-1, (-1, self.head_dim))
         if self.norms is not None:
@@ -93,39 +93,39 @@ class CachedCrossAttention(CachedAttention):
 
 
 class DecoderModel(nn.Module):
-    """A decoder without its attention backends and its cache, which come with each step."""
+    """A decoder. Its attention backends and its cache come with each step."""
 
     layers: nn.ModuleList
     state_factor: float = 1.0  # that the hidden states in pages have
 
     @abstractmethod
     def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Packed [tokens] int64 ids and positions -> what the layers read [tokens, hidden]. Of the
-        first part alone."""
+        """Packed [tokens] int64 ids and positions -> what the layers read [tokens,
+        hidden]. Of the first part alone."""
 
     @abstractmethod
     def forward(self, x: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
-        """Embedded tokens [tokens, hidden] at `positions` [tokens] -> hidden [tokens, hidden].
-        `positions`: [3, tokens] where `Half.position_axes` is 3.
+        """Embedded tokens [tokens, hidden] at `positions` [tokens] -> hidden [tokens,
+        hidden]. `positions`: [3, tokens] where `Half.position_axes` is 3.
 
-        Writes the tokens' self KV. Of a part that is not the last one: the stream, which the next
-        part takes in place of embedded tokens.
+        Writes the tokens' self KV. Of a part that is not the last one: the stream,
+        which the next part takes in place of embedded tokens.
         """
 
     @abstractmethod
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, hidden] -> [rows, own words], float32 or the model's dtype. Of the last part
-        alone."""
+        """[rows, hidden] -> [rows, own words], float32 or the model's dtype. Of the
+        last part alone."""
 
     @cached_property
     def cross_attentions(self) -> list[CachedCrossAttention]:
-        """Those of its layers; none in a model, or in a part of one, without cross-attention."""
+        """Those of its layers; none in a model, or a part, without cross-attention."""
         return [
             module for module in self.layers.modules() if isinstance(module, CachedCrossAttention)
         ]
 
     def write_cross(self, hidden: torch.Tensor, slot_mapping: torch.Tensor, pool: KVPool) -> None:
-        """Writes every layer's cross keys and values of encoder states [tokens, hidden].
+        """Writes every layer's cross KV of encoder states [tokens, hidden].
 
         `slot_mapping` [tokens] int32 are their positions in `pool`.
         """
@@ -146,10 +146,10 @@ class DecoderModel(nn.Module):
 
     @abstractmethod
     def self_projections(self) -> list[tuple[CachedProjections, ProjectionInput]]:
-        """Each layer's projections around self-attention, with the rows that they read."""
+        """Each layer's projections around self-attention, with their inputs."""
 
     def cross_projections(self) -> list[CachedProjections]:
-        """Each layer's projections around cross-attention; of those that are absorbed, none."""
+        """Each layer's projections around cross-attention; none of absorbed ones."""
         return [
             attention.projections()
             for attention in self.cross_attentions

@@ -1,5 +1,4 @@
-"""The decoder of Llama (Touvron et al. 2023), Qwen2 and Qwen3, which attends to its own tokens
-alone."""
+"""The decoder of Llama (Touvron et al. 2023), Qwen2 and Qwen3: no cross-attention."""
 
 import torch
 from torch import nn
@@ -29,7 +28,7 @@ class SelfAttention(RotarySelfAttention):
 
 
 class FeedForward(nn.Module):
-    """`act(gate(x)) * up(x)` (SwiGLU, Shazeer 2020); then `down_proj`, which the block calls."""
+    """`act(gate(x)) * up(x)` (SwiGLU, Shazeer 2020). The block calls `down_proj`."""
 
     def __init__(self, half: LlamaHalf, shard: Shard, down: type[Linear] = Linear) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
-"""The decoder of Llama 3.2 Vision (Grattafiori et al. 2024, section 7): Llama's layers, and between
-them layers that attend to images in place of the tokens before, behind gates.
+"""The decoder of Llama 3.2 Vision (Grattafiori et al. 2024, section 7): Llama's layers,
+and between them gated layers that attend to images instead of earlier tokens.
 
-Which images a token sees follows from where they stand in its prompt: all tokens that a step
-computes of a sequence see the same (`scheduler/cross_views.py`). Here remains what a mask cannot
-say: sequences without an image skip these layers, and tokens before the first image skip their
-feed-forward part. (They attend to all images, as transformers has it; in the published models' own
-code they do not attend.)
+Which images a token sees follows from where they stand in its prompt: all tokens that a
+step computes of a sequence see the same (`scheduler/cross_views.py`). Here remains what
+a mask cannot say: sequences without an image skip these layers, and tokens before the
+first image skip their feed-forward part. (They attend to all images, as transformers
+has it; in the published models' own code they do not attend.)
 """
 
 import torch

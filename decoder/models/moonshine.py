@@ -1,5 +1,5 @@
-"""The decoder of Moonshine (Jeffries et al. 2024): rotary positions, cross attention without any,
-and a gated feed-forward layer."""
+"""The decoder of Moonshine (Jeffries et al. 2024): rotary positions, cross attention
+without any, and a gated feed-forward layer."""
 
 import torch
 

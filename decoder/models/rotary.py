@@ -1,5 +1,5 @@
-"""What decoders share whose self-attention turns queries and keys by their positions: an embedding,
-layers, a last norm and an output head."""
+"""What decoders share whose self-attention turns queries and keys by their positions:
+an embedding, layers, a last norm and an output head."""
 
 import math
 from abc import abstractmethod
@@ -57,7 +57,7 @@ class RotarySelfAttention(CachedAttention):
         return CachedProjections(self.qkv, self.qkv, self.o_proj, self.key_growth, self.norms)
 
     def forward(self, x: LinearInput, step: DecoderStep, rotation: Rotation) -> torch.Tensor:
-        """[tokens, hidden] -> what `o_proj` reads [tokens, heads * head_dim]; writes self KV."""
+        """[tokens, hidden] -> `o_proj`'s [tokens, heads * head_dim]; writes self KV."""
         destination = step.pool.destination(self.layer, step.slot_mapping)
         q = self.qkv.queries(x, destination, rotation, self.norms)
         return step.causal.run(q, *step.pool.pages(self.layer)).flatten(1)
@@ -76,8 +76,8 @@ class RotaryLayer(nn.Module):
 
 
 class RotaryDecoder(DecoderModel):
-    """`make_layer`: from a layer's number in this part; a layer without self-attention is no
-    `RotaryLayer`, and takes what that takes. `make_norm`: the last norm."""
+    """`make_layer`: from a layer's number in this part; a layer without self-attention
+    is no `RotaryLayer`, and takes what that takes. `make_norm`: the last norm."""
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ class SelfAttention(CachedAttention):
         return CachedProjections(self.qkv, self.qkv, self.o)
 
     def forward(self, x: LinearInput, step: DecoderStep, bias: RelativeBias) -> torch.Tensor:
-        """[tokens, hidden] -> what `o` reads [tokens, heads * head_dim]; writes self KV."""
+        """[tokens, hidden] -> `o`'s [tokens, heads * head_dim]; writes self KV."""
         q = self.qkv.queries(x, step.pool.destination(self.layer, step.slot_mapping))
         heads = step.causal.run(q, *step.pool.pages(self.layer), bias)
         return heads.flatten(1)

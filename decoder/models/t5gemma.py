@@ -1,5 +1,5 @@
-"""The decoder of T5Gemma (Zhang et al. 2025): Gemma 2's layers, with cross attention between
-self-attention and the feed-forward layer."""
+"""The decoder of T5Gemma (Zhang et al. 2025): Gemma 2's layers, with cross attention
+between self-attention and the feed-forward layer."""
 
 import torch
 

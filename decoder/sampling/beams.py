@@ -1,4 +1,4 @@
-"""The tokens that the sequences of beam searches may go on with: the host chooses among them."""
+"""The tokens that sequences of beam searches may go on with; the host chooses."""
 
 from dataclasses import dataclass
 
@@ -36,9 +36,9 @@ class DeviceBeams:
 def likeliest_candidates(
     asking: np.ndarray, ruled: torch.Tensor, logprobs: torch.Tensor, rows: SampledRows
 ) -> DeviceBeams:
-    """Of the step's rows `asking` [n], which are `rows`: from log-probabilities under the rules,
-    `ruled` [n, vocabulary], and under the raw logits. Where the model prescribes a token, that one
-    has 0 and all others are barred, as in transformers."""
+    """Of the step's rows `asking` [n], which are `rows`: from log-probabilities under
+    the rules, `ruled` [n, vocabulary], and under the raw logits. Where the model
+    prescribes a token, that one has 0 and all others are barred, as in transformers."""
     prescribed, is_forced = forced_tokens(rows)
     only = torch.full_like(ruled, MINUS_INF).scatter(1, prescribed.clamp(min=0)[:, None], 0.0)
     ruled = torch.where(is_forced[:, None], only, ruled)

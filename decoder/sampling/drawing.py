@@ -1,5 +1,5 @@
-"""Draws tokens at random. A row's draw depends on its own settings, seed and position alone, so
-that it is the same in any batch."""
+"""Draws tokens at random. A row's draw depends only on its own settings, seed and
+position, so it is the same in any batch."""
 
 import numpy as np
 import torch
@@ -11,15 +11,16 @@ MINUS_INF = float("-inf")
 
 
 def likeliest(logits: torch.Tensor) -> torch.Tensor:
-    """Tokens [rows] int64 with the largest of `logits` [rows, vocabulary]; the first of equals."""
+    """Tokens [rows] int64 of the largest `logits` [rows, vocabulary]; ties: the
+    first."""
     if logits.device.type == "cpu":  # numpy takes a sixth of the time
         return torch.from_numpy(logits.numpy().argmax(-1))
     return logits.argmax(-1)
 
 
 def draw(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
-    """Tokens [rows] int64 for `logits` [rows, vocabulary]: the likeliest where the temperature is
-    0, else drawn by inverting the cumulative distribution."""
+    """Tokens [rows] int64 for `logits` [rows, vocabulary]: the likeliest where the
+    temperature is 0, else drawn by inverting the cumulative distribution."""
     assert rows.lengths_on_host is not None
     tokens, is_random = likeliest(logits), rows.setting_on_host("temperature") > 0
     is_filtered = (
@@ -65,8 +66,8 @@ def _draw_from_likeliest(
 
 
 def _invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Indices [rows] at which the cumulative `weights` [rows, n] pass `uniform` [rows] times their
-    sum."""
+    """Indices [rows] at which the cumulative `weights` [rows, n] pass `uniform` [rows]
+    times their sum."""
     cumulative = weights.double().cumsum(-1)
     target = uniform[:, None] * cumulative[:, -1:]
     index = torch.searchsorted(cumulative, target, right=True)[:, 0]
@@ -77,8 +78,8 @@ def _invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 
 
 def uniforms(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Numbers [n] in [0, 1), a function of seed [n] and position [n] alone: the finalizer of
-    SplitMix64 (Steele et al. 2014) over a counter."""
+    """Numbers [n] in [0, 1), a function of seed [n] and position [n] alone: the
+    finalizer of SplitMix64 (Steele et al. 2014) over a counter."""
     with np.errstate(over="ignore"):
         x = seeds.astype(np.uint64) * np.uint64(0xD1342543DE82EF95) + (
             positions.astype(np.uint64) + np.uint64(1)

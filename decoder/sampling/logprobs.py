@@ -1,5 +1,5 @@
-"""Log-probabilities of the likeliest tokens, or of named ones, under the model's raw distribution.
-That of the chosen token comes with it: see `samples.py`."""
+"""Log-probabilities of the likeliest tokens, or of named ones, under the model's raw
+distribution. That of the chosen token comes with it: see `samples.py`."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class DeviceLogprobs:
 
 
 def top_logprobs(logits: torch.Tensor, asking: np.ndarray, rows: SampledRows) -> DeviceLogprobs:
-    """Of the step's rows `asking` [n], which are `rows`, from their raw `logits` [n, vocabulary].
+    """For the step's rows `asking` [n], here `rows`, from raw `logits` [n, vocabulary].
 
     A row has as many as it asks for, and behind them others.
     """

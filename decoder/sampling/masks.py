@@ -17,14 +17,15 @@ MASKS_PER_SEQUENCE = 2  # for its first token, and for the later ones
 class MaskTable:
     """One row for each distinct mask in use; row 0 adds nothing.
 
-    `rows` is [masks, words] float32, added to the logits of this rank's words. It neither grows nor
-    moves, because captured graphs read it at its address. Every slot holds two masks at most and
-    gives them up before its next owner takes two, so two rows a slot are enough in any order of
-    admissions. Most requests want the masks of earlier ones (all requests of a Whisper do), so a
-    row that nobody uses keeps its mask until another mask needs the row.
+    `rows` is [masks, words] float32, added to the logits of this rank's words. It
+    neither grows nor moves, because captured graphs read it at its address. Every slot
+    holds two masks at most and gives them up before its next owner takes two, so two
+    rows a slot are enough in any order of admissions. Most requests want the masks of
+    earlier ones (all requests of a Whisper do), so a row that nobody uses keeps its
+    mask until another mask needs the row.
 
-    Memory: 4 bytes * words * (2 * slots + 1), which is 27 MB for Whisper large-v3 at 64 slots.
-    On a CPU it comes from calloc: a row costs memory once it is written.
+    Memory: 4 bytes * words * (2 * slots + 1), which is 27 MB for Whisper large-v3 at 64
+    slots. On a CPU it comes from calloc: a row costs memory once it is written.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class MaskTable:
     def acquire(
         self, suppress: Sequence[int], allowed: Sequence[int] | None, bias: Mapping[int, float]
     ) -> int:
-        """The row of the mask that `suppress` and `bias` and `allowed` ids make, for one more user.
+        """The row of the mask that `suppress` and `bias` and `allowed` ids make, for
+        one more user.
 
-        Raises TypeError or ValueError for ids or biases of the wrong type, before anything has
-        changed; values from callers were checked by SamplingParams.
+        Raises TypeError or ValueError for ids or biases of the wrong type, before
+        anything has changed; values from callers were checked by SamplingParams.
         """
         if not suppress and not bias and allowed is None:
             return 0
@@ -100,6 +102,7 @@ class MaskTable:
             mask[checked_ids(allowed, size)] = 0.0
         for token, value in zip(checked_ids(list(bias), size).tolist(), bias.values(), strict=True):
             mask[token] += value
-        # Checkpoints list ids for which their model has no logit: nothing to suppress there.
+        # Checkpoints list ids for which their model has no logit: nothing to suppress
+        # there.
         mask[[token for token in suppress if 0 <= token < size]] = -np.inf
         return mask

@@ -1,5 +1,5 @@
-"""The likeliest tokens where every rank has the logits of its own words alone: what a rank says of
-them, a few numbers a row, and the choice from what all ranks say.
+"""The likeliest tokens where every rank has the logits of its own words alone: each
+rank sends a few numbers a row, and all choose from those of all ranks.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Best:
 
     @classmethod
     def nothing(cls, like: torch.Tensor) -> "Best":
-        """Of no tokens, for as many rows as `like` has. An id that all ranks name wins nothing."""
+        """Of no tokens, for `like`'s rows. An id that all ranks name wins nothing."""
         barred = torch.full_like(like, MINUS_INF)
         return cls(barred, torch.zeros_like(like), barred, barred)
 
@@ -51,7 +51,8 @@ class Best:
         return cls(*numbers[..., first : first + 4].unbind(-1))
 
     def joined(self) -> "Best":
-        """Of all ranks, from [ranks, rows]. The lowest id wins a tie: its rank is the first."""
+        """Of all ranks, from [ranks, rows]. The first rank wins a tie: the lowest
+        id."""
         rank = self.scores.argmax(0)[None]
         scores, ids, raw = (x.gather(0, rank)[0] for x in (self.scores, self.ids, self.raw))
         return Best(scores, ids, raw, self.log_sums.logsumexp(0))
@@ -70,8 +71,9 @@ class Choice:
 def describe_own_words(
     raw: torch.Tensor, ruled: torch.Tensor, rows: SampledRows, timestamps: TimestampRules | None
 ) -> torch.Tensor:
-    """What the other ranks must know of this rank's logits `raw` [rows, own words], of which the
-    rules have made `ruled`: [rows, ROW_NUMBERS] float32, as `kernels/formats.py` lays them out.
+    """What the other ranks must know of this rank's logits `raw` [rows, own words], of
+    which the rules have made `ruled`: [rows, ROW_NUMBERS] float32, as
+    `kernels/formats.py` lays them out.
 
     `timestamps`: the rules among them, if any row asks for them.
     """
@@ -90,7 +92,7 @@ def describe_own_words(
 
 
 def choose(numbers: torch.Tensor, rows: SampledRows) -> Choice:
-    """The tokens of `rows` from the `numbers` [ranks, rows, ROW_NUMBERS] of every rank."""
+    """The tokens of `rows`, from all ranks' `numbers` [ranks, rows, ROW_NUMBERS]."""
     text, time = (Best.unpack(numbers, first).joined() for first in (TEXT, TIME))
     raw_sums = numbers[..., RAW_SUM].logsumexp(0)
     only_times = time.log_sums > text.scores
@@ -113,8 +115,8 @@ def _fields(best: Best) -> tuple[torch.Tensor, ...]:
 
 
 def _forced_logits(raw: torch.Tensor, rows: SampledRows) -> torch.Tensor:
-    """Raw logits [rows] of the tokens that the model prescribes; minus infinity where that is none
-    of the own words."""
+    """Raw logits [rows] of the tokens that the model prescribes; minus infinity where
+    this rank does not have the word."""
     nothing = torch.full_like(rows.slots, -1, dtype=torch.int64)
     forced = force_tokens(nothing, rows)[0]
     logits = raw.gather(1, rows.words.places(forced)[:, None])[:, 0]

@@ -1,5 +1,5 @@
-"""Rules about what was written already: penalties, repeated n-grams, bad words. They run outside
-graphs, for the rows that ask.
+"""Rules about what was written already: penalties, repeated n-grams, bad words. They
+run outside graphs, for the rows that ask.
 
 Each takes logits [rows, vocabulary] float32 and returns new ones.
 """
@@ -16,8 +16,8 @@ MINUS_INF = float("-inf")
 
 
 def penalize(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
-    """Repetition penalty (Keskar et al. 2019) over prompt and output; presence and frequency
-    penalties over the output alone."""
+    """Repetition penalty (Keskar et al. 2019) over prompt and output; presence and
+    frequency penalties over the output alone."""
     asking = rows.indices(
         (rows.setting_on_host("repetition_penalty") != 1.0)
         | (rows.setting_on_host("presence_penalty") != 0.0)
@@ -42,7 +42,7 @@ def penalize(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
 
 
 def forbid_repeated_ngrams(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
-    """No n-gram twice (Paulus et al. 2017): bars tokens that would complete a written one."""
+    """Bars tokens that would complete an n-gram once more (Paulus et al. 2017)."""
     sizes = rows.setting_on_host("no_repeat_ngram")
     assert rows.lengths_on_host is not None
     for size in np.unique(sizes[sizes > 0]).tolist():
@@ -60,8 +60,8 @@ def forbid_repeated_ngrams(logits: torch.Tensor, rows: SampledRows) -> torch.Ten
 
 
 def forbid_bad_words(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
-    """Bars the last token of each bad word where the tokens so far, prompt included, end with those
-    before it."""
+    """Bars the last token of each bad word where the tokens so far, prompt included,
+    end with those before it."""
     assert rows.slots_on_host is not None
     assert rows.lengths_on_host is not None
     lists = [rows.state.bad_words[slot] for slot in rows.slots_on_host.tolist()]
@@ -88,8 +88,7 @@ def _by_size(words: Iterable[tuple[int, ...]]) -> list[tuple[int, np.ndarray]]:
 
 
 def _last_tokens(history: torch.Tensor, lengths: torch.Tensor, count: int) -> torch.Tensor:
-    """[rows, count]: the last `count` of the `lengths` [rows] tokens of `history` [rows,
-    longest]."""
+    """The last `count` of each row's `lengths` [rows] tokens: [rows, count]."""
     position = torch.arange(count, device=history.device) + (lengths - count)[:, None]
     return history.gather(1, position.long())
 
@@ -107,7 +106,7 @@ def _bar(
 def _of_vocabulary(
     tokens: torch.Tensor, holds: torch.Tensor, logits: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both [n, m], without the tokens of a prompt that have no logits: that of an image may be
-    behind the vocabulary."""
+    """Both [n, m], without the tokens of a prompt that have no logits: that of an image
+    may be behind the vocabulary."""
     last = logits.shape[1] - 1
     return tokens.clamp(max=last), holds & (tokens <= last)

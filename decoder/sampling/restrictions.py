@@ -1,9 +1,9 @@
-"""Rules that say which tokens are possible, whatever was written: masks, least lengths, Whisper's
-timestamps, forced tokens. They read settings on the device alone, so that a captured graph can hold
-them; on a GPU it holds the same rules as one kernel, `kernels/sampling_scan.py`.
+"""Rules that say which tokens are possible, whatever was written: masks, least lengths,
+Whisper's timestamps, forced tokens. They read settings on the device alone, so a
+captured graph can hold them; on a GPU as one kernel, `kernels/sampling_scan.py`.
 
-Each takes logits [rows, words] float32, of those words of the vocabulary that `rows.words` says,
-and returns new ones, unless it says otherwise.
+Each takes logits [rows, words] float32, of the vocabulary's words `rows.words`, and
+returns new ones, unless its docstring says otherwise.
 """
 
 from typing import NamedTuple
@@ -18,8 +18,8 @@ MINUS_INF = float("-inf")
 
 
 def masks_of(rows: SampledRows) -> torch.Tensor:
-    """What is added to logits for suppressed, allowed and biased tokens: [rows, own words]. The
-    first token that is not forced has a mask of its own, as in transformers."""
+    """Added to logits for suppressed, allowed and biased tokens: [rows, own words]. As
+    in transformers, the first token that is not forced has a mask of its own."""
     first_free = (rows.setting("forced_first") != OFF).long()
     is_first = rows.generated == first_free
     mask = torch.where(is_first, rows.setting("begin_mask"), rows.setting("mask"))
@@ -38,8 +38,8 @@ def bar_stop_tokens(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
 def apply_timestamp_rules(
     logits: torch.Tensor, rows: SampledRows, rules: TimestampRules
 ) -> torch.Tensor:
-    """Timestamps come in pairs, never decrease, and are taken when they are together likelier than
-    any text token. For the rows that ask for it. `rows.words` are the whole vocabulary."""
+    """In rows that ask: timestamps come in pairs, never decrease, and are taken when
+    together they are likelier than any text. `rows.words`: the whole vocabulary."""
     ruled = bar_by_timestamps(logits, rows, rules)
     times, text = _times_and_text(ruled, rows, rules)
     likeliest = torch.stack([part.amax(-1) for part in text if part.shape[1]]).amax(0)
@@ -54,7 +54,7 @@ def bar_by_timestamps(
 ) -> torch.Tensor:
     """The rules of timestamps, but for the choice between them and text.
 
-    By ranges of ids: what concerns timestamps alone then costs a few hundred numbers a row.
+    Works by ranges of ids: rules of timestamps alone cost a few hundred numbers a row.
     """
     asks, barred = rows.setting("timestamps") > 0, _barred_by_timestamps(rows, rules)
     ruled = logits.clone()
@@ -74,9 +74,9 @@ def bar_by_timestamps(
 def split_by_timestamps(
     logits: torch.Tensor, rows: SampledRows, rules: TimestampRules
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Text [rows, words], and timestamps [rows, those of them among the words], of `logits` that
-    timestamps have barred. What is not of the kind has minus infinity; a row that does not ask for
-    the rules has nothing but text."""
+    """Of `logits` that `bar_by_timestamps` has barred: text [rows, words], and
+    timestamps [rows, timestamps among the words]; minus infinity for tokens of the
+    other kind. A row that does not ask for the rules has text alone."""
     asks, (times, _) = rows.setting("timestamps") > 0, _times_and_text(logits, rows, rules)
     times = times.masked_fill(~asks[:, None], MINUS_INF)
     text = logits.clone()
@@ -90,7 +90,7 @@ def times_among(rows: SampledRows, rules: TimestampRules) -> slice:
 
 
 def _columns(rows: SampledRows, first: int, stop: int) -> slice:
-    """The columns of those ids from `first` to before `stop` that are among the words."""
+    """The columns of `rows.words` with ids from `first` to before `stop`."""
     start = min(max(first - rows.words.first, 0), rows.words.count)
     return slice(start, min(max(stop - rows.words.first, start), rows.words.count))
 
@@ -98,8 +98,8 @@ def _columns(rows: SampledRows, first: int, stop: int) -> slice:
 def _times_and_text(
     logits: torch.Tensor, rows: SampledRows, rules: TimestampRules
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Views of `logits`: timestamps; and words, the special tokens behind them, and the tokens that
-    were added behind the timestamps."""
+    """Views of `logits`: timestamps; and words, the special tokens behind them, and the
+    tokens that were added behind the timestamps."""
     times = times_among(rows, rules)
     special = _columns(rows, rules.end_id, rules.first_id)
     return logits[:, times], (
@@ -144,8 +144,8 @@ def _barred_by_timestamps(rows: SampledRows, rules: TimestampRules) -> _Barred:
 
 
 def force_tokens(tokens: torch.Tensor, rows: SampledRows) -> tuple[torch.Tensor, torch.Tensor]:
-    """`tokens` [rows], with the first and the last one replaced where the model prescribes them;
-    and [rows] bool, where that is so."""
+    """`tokens` [rows], with the first and the last one replaced where the model
+    prescribes them; and [rows] bool, where that is so."""
     prescribed, is_forced = forced_tokens(rows)
     return torch.where(is_forced, prescribed, tokens), is_forced
 

@@ -10,10 +10,10 @@ from antiphon.runtime.device import to_device
 
 
 class SampledRows(msgspec.Struct, frozen=True):
-    """Row i continues the sequence in slot `slots[i]`, which has `lengths[i]` tokens so far.
+    """Row i continues the sequence in slot `slots[i]`, which has `lengths[i]` tokens.
 
-    The twins on the host are None inside a captured graph, whose rows change between replays; rules
-    that need them run outside graphs only.
+    Copies on the host are None inside a captured graph, whose rows change between
+    replays: rules that need them run outside graphs only.
     """
 
     state: Slots
@@ -46,8 +46,8 @@ class SampledRows(msgspec.Struct, frozen=True):
         return to_device(np.flatnonzero(chosen), self.device)
 
     def history(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens [n, longest] of the n `rows`, and their lengths [n]. Tokens past a length are
-        stale."""
+        """Tokens [n, longest] of the n `rows`, and their lengths [n]. Tokens past a
+        length are stale."""
         tokens = self.state.tokens
         longest = (
             tokens.shape[1] if self.lengths_on_host is None else int(self.lengths_on_host.max())

@@ -1,13 +1,12 @@
 """From logits to tokens, for all rows of a step at once, on the device.
 
-The rules that most requests use (`restrictions.py`, then the likeliest token) read their settings
-on the device alone, so that a captured graph holds them and chooses a token for every row. The rows
-that ask for more are chosen once more behind it. Which rows those are is known on the host, so
-nothing waits for the device.
+The rules that most requests use (`restrictions.py`, then the likeliest token) read
+settings on the device alone, so a captured graph chooses a token for every row. Rows
+that ask for more get another token behind it. The host knows which, so nothing waits.
 
 Where ranks share the vocabulary, the first choice exchanges a few numbers a row
-(`partial_choice.py`; on GPUs `kernels/sampling.py`). The rows that ask for more have their logits
-gathered, whole, on every rank. All ranks make the same calls and come to the same tokens.
+(`partial_choice.py`; on GPUs `kernels/sampling.py`). Of rows that ask for more, every
+rank gathers the whole logits. All ranks make the same calls and get the same tokens.
 """
 
 from dataclasses import dataclass
@@ -52,13 +51,14 @@ if TYPE_CHECKING:
 class Sampler:
     """The rules of sampling in their order.
 
-    Row i of a step continues the sequence in slot `slots[i]` behind its first `lengths[i]` tokens;
-    one with drafts has several rows. `logits` are [rows, own words] float32. A step calls `greedy`,
-    then `finish`. Both also write the new tokens to `Slots.tokens`, where the next step reads them.
+    Row i of a step continues the sequence in slot `slots[i]` behind its first
+    `lengths[i]` tokens; one with drafts has several rows. `logits` are [rows, own
+    words] float32. A step calls `greedy`, then `finish`. Both also write the new tokens
+    to `Slots.tokens`, where the next step reads them.
 
-    `timestamps`: Whisper's rules, for the sequences that ask; None for models without timestamps.
-    `shard`: of the ranks that share the vocabulary, whose `Slots` have masks of the same words;
-    None: there is this one alone.
+    `timestamps`: Whisper's rules, for the sequences that ask; None for models without
+    timestamps. `shard`: of the ranks that share the vocabulary, whose `Slots` have
+    masks of the same words; None: there is this one alone.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class Sampler:
         samples: Samples,
         features: SamplingFeatures = GRAPH_FEATURES,
     ) -> None:
-        """The rules that a captured graph holds; `slots` and `lengths` [rows] are on the device.
+        """The rules of captured graphs; `slots` and `lengths` [rows] are on the device.
 
-        Writes into `samples` [rows]. `features`: those that any row asks for; the kernels need no
-        such hint. Rows that ask for other rules get another token by `finish`.
+        Writes into `samples` [rows]. `features`: what any row asks for; kernels need no
+        hint. Rows that ask for other rules get another token by `finish`.
         """
         if self._kernel_room is not None:
             return self.greedy_by_kernels(logits, slots, lengths, samples, self._kernel_room)
@@ -127,9 +127,8 @@ class Sampler:
         samples: Samples,
         room: "Workspace",
     ) -> None:
-        """As `greedy`, by two Triton kernels instead of some sixty launches, or by three where
-        ranks share the vocabulary. `room`: of `kernels.sampling.workspace`, for as many rows at
-        least."""
+        """As `greedy`, by two Triton kernels (three where ranks share the vocabulary).
+        `room`: for as many rows, of `kernels.sampling.workspace`."""
         from antiphon.kernels.sampling import SampledState, greedy  # Triton is there where CUDA is
 
         words = self.vocabulary.span
@@ -150,8 +149,8 @@ class Sampler:
     ) -> DeviceLogprobs | None:
         """What `greedy` leaves to do; `slots` and `lengths` [rows] are on the host.
 
-        Chooses anew for the rows that ask for other rules, in `samples` [rows]. Returns the
-        likeliest tokens, by the raw logits, for the rows that ask for them.
+        Chooses anew for the rows that ask for other rules, in `samples` [rows]. Returns
+        the likeliest tokens, by the raw logits, for the rows that ask for them.
         """
         resampled, listed, ranked = (
             self.slots.host.rows_asking(group, slots)
@@ -179,9 +178,9 @@ class Sampler:
     def beam_candidates(
         self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray
     ) -> DeviceBeams | None:
-        """The tokens that beam searches may go on with, of the rows that belong to one; `slots`
-        and `lengths` [rows] are on the host. The choice is the host's: what `greedy` has appended
-        is replaced before the next step."""
+        """The tokens with which rows of beam searches may go on. The host, which has
+        `slots` and `lengths` [rows], replaces `greedy`'s tokens before the next
+        step."""
         asking = self.slots.host.rows_asking("beams", slots)
         if not len(asking):
             return None
@@ -193,7 +192,7 @@ class Sampler:
         return likeliest_candidates(asking, ruled, logprobs, rows)
 
     def _gathered(self, logits: torch.Tensor, rows: np.ndarray) -> "_WholeRows":
-        """The whole vocabulary's logits of a step's `rows` [n]; alone, of all rows as they are."""
+        """Whole logits of a step's `rows` [n]; of all rows if no ranks share them."""
         if not self.vocabulary.is_shared:
             return _WholeRows(logits, np.arange(len(logits)))
         own = logits.index_select(0, to_device(rows, self.slots.device))
@@ -202,7 +201,7 @@ class Sampler:
     def _of_rows(
         self, whole: "_WholeRows", slots: np.ndarray, lengths: np.ndarray, chosen: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor, SampledRows]:
-        """Of the step's rows `chosen` [n]: logits [n, vocabulary], and `chosen` on the device."""
+        """Of rows `chosen` [n]: logits [n, vocabulary], and `chosen` on the device."""
         own_slots, own_lengths = slots[chosen], lengths[chosen]
         index, place, slots_there, lengths_there = together_to_device(
             [chosen, np.searchsorted(whole.rows, chosen), own_slots, own_lengths],
@@ -215,8 +214,8 @@ class Sampler:
     def _resampled(
         self, logits: torch.Tensor, rows: SampledRows, log_sums: torch.Tensor
     ) -> Samples:
-        """All rules, for rows of which each asks for some that graphs lack, and their `logits`
-        [rows, vocabulary]. `log_sums` [rows]: of these."""
+        """Applies all rules to `rows`, each of which asks for some that graphs lack,
+        with `logits` [rows, vocabulary] and their `log_sums` [rows]."""
         assert rows.slots_on_host is not None
         features, ruled = self.features(rows.slots_on_host), self._ruled(logits, rows)
         tokens = draw(ruled, rows) if features.random else likeliest(ruled)
@@ -266,8 +265,8 @@ class Sampler:
         samples: Samples,
         log_sums: torch.Tensor | None = None,
     ) -> None:
-        """Writes `tokens` [rows], or those that the model prescribes, behind their sequences and
-        into `samples`."""
+        """Writes `tokens` [rows], or those that the model prescribes, behind their
+        sequences and into `samples`."""
         is_forced = None
         if features.forced:
             tokens, is_forced = force_tokens(tokens, rows)

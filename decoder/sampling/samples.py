@@ -1,5 +1,5 @@
-"""What the rows of a step were given: tokens and their log-probabilities, as one tensor that goes
-to the host as it is."""
+"""The tokens of a step's rows, with log-probabilities and ranks, in one tensor that
+goes to the host as it is."""
 
 import msgspec
 import numpy as np
@@ -18,14 +18,15 @@ _NUMBERS = _ROW.itemsize // 8
 
 
 class Samples(msgspec.Struct, frozen=True):
-    """`packed` [rows, 3] int64, on the device or on its way to the host. The others are views of
-    it, [rows]:
+    """`packed` [rows, 3] int64, on the device or going to the host. Views of it,
+    [rows]:
 
         tokens               int64
-        logprobs             float32; natural logarithm of the token's probability under the raw
-                             logits
-        restricted_logprobs  float32; likewise under the logits that the rules have changed, before
-                             temperature and filters; 0 for a token that the model prescribes
+        logprobs             float32; natural logarithm of the token's probability under
+                             the raw logits
+        restricted_logprobs  float32; likewise under the logits that the rules have
+                             changed, before temperature and filters; 0 for a token that
+                             the model prescribes
         ranks                int64; from 1, among the raw logits, of rows that ask for
                              log-probabilities
     """
@@ -65,10 +66,10 @@ class Samples(msgspec.Struct, frozen=True):
         is_ranked: torch.Tensor | None,
         log_sums: torch.Tensor | None,
     ) -> None:
-        """Puts `tokens` [rows] int64 and what follows from their logits [rows, vocabulary] in.
+        """Puts in `tokens` [rows] int64 and numbers of their logits [rows, vocabulary].
 
-        `is_forced`, `is_ranked`: rows [rows] bool of which that is true; None: no row. `log_sums`
-        [rows]: log-sum-exp of the raw logits; None: not known yet.
+        `is_forced`, `is_ranked`: rows [rows] bool of which that is true; None: no row.
+        `log_sums` [rows]: log-sum-exp of the raw logits; None: not known yet.
         """
         raw_logprobs = (
             logprobs_of(raw, tokens)
@@ -100,7 +101,7 @@ class Samples(msgspec.Struct, frozen=True):
         self.ranks.zero_()
 
     def log_sums(self, raw: torch.Tensor) -> torch.Tensor:
-        """Log-sum-exp [rows] of the `raw` logits [rows, vocabulary] that these came from."""
+        """Log-sum-exp [rows] of these samples' logits, `raw` [rows, vocabulary]."""
         return raw.gather(1, self.tokens[:, None])[:, 0] - self.logprobs
 
     def replace(self, index: torch.Tensor, other: "Samples") -> None:
@@ -115,18 +116,18 @@ class Samples(msgspec.Struct, frozen=True):
         return Samples(host.copy_(self.packed, non_blocking=True))
 
     def on_host(self) -> np.ndarray:
-        """[rows] with the fields "token", "logprob", "restricted_logprob" and "rank"; of a copy
-        that is complete."""
+        """[rows] with the fields "token", "logprob", "restricted_logprob" and "rank".
+        The copy to the host must be complete."""
         rows: np.ndarray = self.packed.numpy().view(_ROW)[:, 0]
         return rows
 
 
 def logprobs_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Natural logarithms [rows] of the probabilities of `tokens` [rows] under `logits` [rows,
+    """Natural log-probabilities [rows] of `tokens` under `logits` [rows,
     vocabulary]."""
     return logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
 
 
 def ranks_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Ranks [rows] int64, from 1, of `tokens` [rows] among `logits` [rows, vocabulary]."""
+    """Ranks [rows] int64, from 1, of `tokens` among `logits` [rows, vocabulary]."""
     return (logits > logits.gather(1, tokens[:, None])).sum(-1) + 1

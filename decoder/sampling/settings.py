@@ -1,7 +1,8 @@
-"""The one table of what a sequence can ask of sampling: a number per slot for each setting.
+"""The one table of what a sequence can ask of sampling: a number per slot and setting.
 
-`Slots` keeps the numbers, on the device for the rules and on the host for `SamplingFeatures`, which
-says what any row of a step asks for. A new setting is one line here, and a rule that reads it.
+`Slots` keeps the numbers: on the device for the rules, and on the host for
+`SamplingFeatures`, which says what any row of a step asks for. A new setting is one
+line here, and a rule that reads it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +26,9 @@ class Setting:
 
     dtype:     of the number; uint64 stays on the host
     off:       the number that asks for nothing
-    value:     (parameters, rules, vocabulary size) -> the number for a new sequence; None where it
-               is the sequence's own: a length, its seed, or the row of a mask
+    value:     (parameters, rules, vocabulary size) -> the number for a new sequence;
+               None where it is the sequence's own: a length, its seed, or the row of a
+               mask
     feature:   field of `SamplingFeatures` that any other number than `off` switches on
     in_graph:  whether the kernel that captured graphs hold reads it, under this name
     """
@@ -39,8 +41,8 @@ class Setting:
 
 
 def checked_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> np.ndarray:
-    """[ids] int64. Raises ValueError for what is no token of the vocabulary: on a GPU, reading out
-    of bounds ends the whole process."""
+    """[ids] int64. Raises ValueError for an id outside the vocabulary: on a GPU,
+    reading out of bounds ends the whole process."""
     array = np.asarray(ids) if len(ids) else np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
         raise ValueError(f"token ids must be whole numbers, not {array.dtype}")
@@ -138,8 +140,9 @@ _OFF: dict[Dtype, np.ndarray] = {
 }
 
 
-# What runs behind a graph, for the rows that ask: another choice of the token, and the likeliest
-# tokens; where ranks share the vocabulary, the token's rank too. By the features that ask for it.
+# What runs behind a graph for rows that ask, and the features that ask for it: another
+# choice of the token, and the likeliest tokens; the token's rank where ranks share the
+# vocabulary.
 _GROUPS = {
     "resampled": ("penalties", "ngrams", "bad_words", "random"),
     "top_logprobs": ("top_logprobs",),
@@ -148,7 +151,9 @@ _GROUPS = {
 }
 # Of each group: the settings that ask for it, and the numbers by which they don't.
 _ASKING = {
-    group: [(name, each.off) for name, each in SETTINGS.items() if each.feature in features]
+    group: [
+        (name, setting.off) for name, setting in SETTINGS.items() if setting.feature in features
+    ]
     for group, features in _GROUPS.items()
 }
 _NO_ROWS = np.empty(0, np.int64)
@@ -158,9 +163,9 @@ _NO_ROWS = np.empty(0, np.int64)
 def _columns(
     params: SamplingParams, rules: DecodingRules, vocab_size: int
 ) -> list[tuple[Dtype, np.ndarray]]:
-    """The numbers of a sequence, in the order of `SettingsTable.rows`; `off` where they are its
-    own. Most sequences ask for what others did. Raises TypeError or ValueError for a value that
-    no setting can have."""
+    """The numbers of a sequence, in the order of `SettingsTable.rows`; `off` where they
+    are its own. Most sequences ask for what others did. Raises TypeError or ValueError
+    for a value that no setting can have."""
 
     def number(setting: Setting) -> float:
         return setting.off if setting.value is None else setting.value(params, rules, vocab_size)
@@ -204,9 +209,9 @@ class SettingsTable:
         vocab_size: int,
         own: Mapping[str, int],
     ) -> None:
-        """All settings of a sequence; `own`, by name: those that are not the same for others with
-        these `params` and `rules`. Raises TypeError or ValueError for a value that no setting can
-        have; the slot is then half written."""
+        """All settings of a sequence; `own`, by name: those that are not the same for
+        others with these `params` and `rules`. Raises TypeError or ValueError for a
+        value that no setting can have; the slot is then half written."""
         for dtype, numbers in _columns(params, rules, vocab_size):
             self.rows[dtype][:, slot] = numbers
         for name, number in own.items():
@@ -218,7 +223,7 @@ class SettingsTable:
             self.rows[dtype][:, slot] = off[:, 0]
 
     def note_asking(self, slots: np.ndarray) -> None:
-        """Notes which of `slots` [n] ask for what graphs lack: their settings have changed."""
+        """Notes which of `slots` [n], newly set, ask for what graphs lack."""
         for group, settings in _ASKING.items():
             asking = np.zeros(len(slots), bool)
             for name, off in settings:
@@ -228,16 +233,16 @@ class SettingsTable:
         self.is_asked = any(self._num_asking.values())
 
     def rows_asking(self, group: str, slots: np.ndarray) -> np.ndarray:
-        """Those rows [n] of a step whose sequence, in `slots` [rows], asks for what is in `group`:
-        "resampled", "top_logprobs", "ranked" or "beams". Costs nothing while no slot asks."""
+        """The rows [n] of a step whose sequence, in `slots` [rows], asks for `group`:
+        "resampled", "top_logprobs", "ranked" or "beams". Free while no slot asks."""
         if not self._num_asking[group]:
             return _NO_ROWS
         rows: np.ndarray = np.flatnonzero(self._asking[group][slots])
         return rows
 
     def in_use(self, slots: np.ndarray) -> list[str]:
-        """Names of the settings that any of `slots` [n] has switched on; seeds apart, which are
-        always in use."""
+        """Names of the settings that any of `slots` [n] has switched on, without seeds,
+        which are always in use."""
         names: list[str] = []
         for dtype in (np.int64, np.float32):
             numbers = self.rows[dtype].take(slots, axis=1)  # three times as fast as [:, slots]

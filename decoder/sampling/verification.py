@@ -1,14 +1,15 @@
-"""Which drafts of a step hold: those that are what the row samples at their place.
+"""Which drafts of a step hold: those that equal what the row samples at their place.
 
-Leviathan et al. (2023) and Chen et al. (2023) accept a draft with a probability that leaves the
-distribution of the tokens as it is. Here a token is a function of its distribution, its seed and
-its position (`drawing.py`), so that the row's own draw decides: a draft that is certain holds with
-its probability, as by their rule, and the token in place of one that does not is drawn from the
-others by theirs. Beyond that, tokens are the very same as without drafts, whether some are made or
-not, so that load, preemption and a worker's death change none.
+Leviathan et al. (2023) and Chen et al. (2023) accept a draft with a probability that
+leaves the distribution of the tokens as it is. Here a token is a function of its
+distribution, its seed and its position (`drawing.py`), and the row's own draw decides.
+A draft therefore holds with the probability of its token, as by their rule for a
+drafter that is certain, and a token in place of a draft that does not hold is drawn
+from the other tokens. Beyond their rule, all tokens are the same as without drafts, so
+load, preemption and a worker's death change none.
 
-While a step samples, drafts stand in `Slots.tokens` behind what is known: the rules of a place see
-those before it, and so far as these hold, they see what they should.
+While a step samples, drafts stand in `Slots.tokens` behind the known tokens. The rules
+of a place see the drafts before it: the right tokens, as far as those drafts hold.
 """
 
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ class HostPlaces:
 
     @classmethod
     def of(cls, plan: StepPlan, per_row: int, scratch: int) -> "HostPlaces":
-        """`per_row` places for each row: behind its last known token, and behind each draft; what
-        is left belongs to the slot `scratch`."""
+        """`per_row` places for each row: behind its last known token, and behind each
+        draft. Places to spare belong to the slot `scratch`."""
         assert plan.drafts is not None
         behind = plan.drafts.counts[:, None] - np.arange(per_row)
         is_sampled = (behind >= 0) & plan.samples[:, None]
@@ -44,7 +45,7 @@ class HostPlaces:
 
 @dataclass(frozen=True)
 class DraftPlaces:
-    """Where the rows of a step with drafts sample, on the device. Graphs write and read it.
+    """Where the rows of a step with drafts sample; on the device, for graphs to write.
 
     counts    [rows] int32, drafts of each row
     queries   [samples] int64, tokens of the step
@@ -73,8 +74,8 @@ class DraftPlaces:
         )  # fmt: skip
 
     def fill(self, plan: StepPlan, slots: Slots) -> None:
-        """Takes in how many drafts the rows of `plan` have. Puts those that the host has made
-        behind what is known of their sequences."""
+        """Takes in how many drafts the rows of `plan` have. Puts drafts of the host
+        behind the known tokens of their sequences."""
         drafts = plan.drafts
         assert drafts is not None
         self.counts.zero_()
@@ -105,13 +106,13 @@ class DraftPlaces:
         self.drafts.copy_(slots.tokens[self.slots, self.lengths])
 
     def restore(self, slots: Slots) -> None:
-        """Puts the drafts back where others were chosen in their place: some places are still to be
-        sampled by rules that read what was written."""
+        """Puts the drafts back where other tokens were chosen: rules that read earlier
+        tokens still have places to sample."""
         slots.tokens[self.slots, self.lengths] = self.drafts
 
     def verify(self, samples: Samples, slots: Slots) -> torch.Tensor:
-        """Writes what was sampled in place of the drafts. Returns how many of each row hold [rows]
-        int64: those before the first that is another."""
+        """Writes the sampled tokens in place of the drafts. Returns how many drafts of
+        each row hold, [rows] int64: those before the first that differs."""
         slots.tokens[self.slots, self.lengths] = samples.tokens
         per_row = len(self.slots) // len(self.counts)
         is_draft = torch.arange(per_row, device=self.counts.device) < self.counts[:, None]

@@ -1,4 +1,4 @@
-"""The words whose logits a rank has, where the ranks of a group share the vocabulary."""
+"""The words whose logits a rank has, where a group's ranks share the vocabulary."""
 
 from functools import cached_property
 
@@ -9,7 +9,7 @@ from antiphon.runtime.groups import Group
 
 
 class VocabularyShard:
-    """This rank's words, `span` of `vocab_size`, and the group whose ranks have the others.
+    """This rank's words, `span` of `vocab_size`, and the group that has the others.
 
     Alone, that is the whole vocabulary. Every rank has words (`check_parallel`).
     """
@@ -35,7 +35,7 @@ class VocabularyShard:
         ]
 
     def gather(self, own: torch.Tensor) -> torch.Tensor:
-        """`own` [rows, own words] of every rank -> [rows, vocabulary], the same bits on all."""
+        """`own` [rows, own words] of every rank -> [rows, vocabulary], alike on all."""
         if not self.is_shared:
             return own
         padded = own.new_zeros(len(own), self._spans[0].count)

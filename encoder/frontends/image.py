@@ -13,6 +13,7 @@ from antiphon.encoder.frontends.graph_sizes import MAX_GRAPH_TOKENS
 from antiphon.encoder.frontends.image_batch import ImageBatch, ImageTextBatch
 from antiphon.encoder.frontends.image_graphs import PatchGraphInputs, TileGraphInputs
 from antiphon.encoder.frontends.interface import Frontend, GraphInputs, GraphShape
+from antiphon.encoder.frontends.warm_pictures import pictures
 from antiphon.encoder.models.florence2 import Florence2Encoder
 from antiphon.encoder.models.interface import EncoderModel, ImageEncoder, Layout, PatchEncoder
 from antiphon.families.checkpoint import ModelConfig
@@ -91,10 +92,13 @@ class ImageFrontend(Frontend[ImageBatch, GraphShape]):
         return TileGraphInputs(self._encoder, half, tile, max_batch_tokens, self._target)
 
     def warm_up_batches(self) -> list[ImageBatch]:
-        """The smallest image that the encoder takes, alone and twice."""
+        """The smallest image that the encoder takes, alone and twice, and pictures that are
+        processed here."""
         shape = self._half.smallest
         image = Pixels(shape, np.zeros(shape.pixels, np.float32)).packed()
-        return [self.pack([image]), self.pack([image, image])]
+        raw = [picture.packed() for picture in pictures(self._half)]
+        batches = [[image], [image, image], raw, [image, *raw]]
+        return [self.pack(batch) for batch in batches if batch]
 
 
 class ImageTextFrontend(ImageFrontend):

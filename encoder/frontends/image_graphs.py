@@ -145,9 +145,9 @@ class PatchGraphInputs(GraphInputs[ImageBatch, PatchShape]):
                 return shape
         return f"no graph holds {len(batch.shapes)} images of {tokens} tokens"
 
-    def _has_room(self, shape: PatchShape, sequences: Mapping[str, np.ndarray]) -> bool:
+    def _has_room(self, shape: PatchShape, sequences: Mapping[str, int]) -> bool:
         rooms = self._batches[shape]
-        return all(len(of_set) <= len(rooms[name].lengths) for name, of_set in sequences.items())
+        return all(count <= len(rooms[name].lengths) for name, count in sequences.items())
 
     def _filled(self, shape: PatchShape, batch: ImageBatch) -> Sequence[ImageShape]:
         """The images of `batch`, and behind them the one that fills the graph of `shape`."""

@@ -140,8 +140,8 @@ class PatchEncoder(ImageEncoder):
     def layout(self, images: Sequence[ImageShape]) -> PatchLayout: ...
 
     @abstractmethod
-    def sequences(self, images: Sequence[ImageShape]) -> dict[str, np.ndarray]:
-        """The lengths [sequences] int of each set of a batch of `images`."""
+    def sequences(self, images: Sequence[ImageShape]) -> dict[str, int]:
+        """How many each set of a batch of `images` has."""
 
     @abstractmethod
     def longest(self, tokens: int) -> dict[str, int]:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import FullAttention, M
+from antiphon.config.arithmetic import ceil_div
 from antiphon.encoder.models.interface import PatchEncoder, PatchLayout
 from antiphon.encoder.models.length_sets import FULL
 from antiphon.encoder.models.projector import Projector
@@ -58,7 +59,6 @@ class FrameOrder:
     windows: np.ndarray
 
 
-@lru_cache(KEPT_GRIDS)
 def frame_order(rows: int, columns: int, merge: int, window: int | None) -> FrameOrder:
     """Of a frame of `rows` by `columns` patches, `merge` by `merge` of which lie together;
     `window`: rows and columns of such groups, where there are windows."""
@@ -73,6 +73,9 @@ def frame_order(rows: int, columns: int, merge: int, window: int | None) -> Fram
     row = (y[groups, None] * merge + inner_y).reshape(-1)
     column = (x[groups, None] * merge + inner_x).reshape(-1)
     return FrameOrder(row, column, groups, windows)
+
+
+kept_order = lru_cache(KEPT_GRIDS)(frame_order)
 
 
 def make_norm(half: QwenVisionHalf) -> Norm:
@@ -168,11 +171,21 @@ class QwenVisionEncoder(PatchEncoder):
         half, frames = self.description, []
         for image in images:
             count, rows, columns, _ = image.pixels
-            frames += [frame_order(rows, columns, half.projector.merge, half.window)] * count
+            # One row of groups: mostly a filler, of which there are too many sizes to keep.
+            order = frame_order if rows == half.projector.merge else kept_order
+            frames += [order(rows, columns, half.projector.merge, half.window)] * count
         return frames
 
-    def sequences(self, images: Sequence[ImageShape]) -> dict[str, np.ndarray]:
-        return self._lengths(self._frames(images))
+    def sequences(self, images: Sequence[ImageShape]) -> dict[str, int]:
+        half, sizes = self.description, [image.pixels for image in images]
+        counts = {FULL: sum(frames for frames, *_ in sizes)}
+        if half.window is not None:
+            side = half.window * half.projector.merge
+            counts[WINDOW] = sum(
+                frames * ceil_div(rows, side) * ceil_div(columns, side)
+                for frames, rows, columns, _ in sizes
+            )
+        return counts
 
     def _lengths(self, frames: Sequence[FrameOrder]) -> dict[str, np.ndarray]:
         lengths = {FULL: np.array([len(frame.row) for frame in frames])}

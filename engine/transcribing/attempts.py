@@ -11,6 +11,7 @@ from antiphon.engine.deadline import Deadline
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput
 from antiphon.engine.transcribing.request_engine import RequestEngine
+from antiphon.engine.transcribing.windows import Window
 from antiphon.engine.transcribing.words import WordRequests
 from antiphon.inputs.calls.transcription import TranscriptionOptions
 from antiphon.inputs.plain_speech import within_speech
@@ -46,7 +47,8 @@ class WindowDecoder:
         assert engine.inputs.whisper is not None
         self.engine, self.options, self.deadline = engine, options, deadline
         self.format = engine.inputs.whisper
-        self._words = None if options.words is None else WordRequests(engine, options, deadline)
+        self._times = WordRequests(engine, options, deadline) if engine.inputs.has_words else None
+        self._words = None if options.words is None else self._times
 
     async def decode(
         self,
@@ -78,6 +80,15 @@ class WindowDecoder:
         if self._words is None:
             return output
         return await self._words.aligned(output, media, language)
+
+    async def shareable(
+        self, output: CompletionOutput, window: Window, language: str | None
+    ) -> CompletionOutput:
+        """`output`, which knows when its tokens were said if another window hears some of them, and
+        if the model can tell."""
+        if self._times is None or not (window.shared or window.shares):
+            return output
+        return await self._times.aligned(output, window.media, language)
 
     def prompt(
         self, language: str | None, previous: Sequence[int], is_first: bool = True

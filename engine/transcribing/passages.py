@@ -37,9 +37,9 @@ class Passage:
 def split_at_quiet(
     spans: Iterable[Span], recording: np.ndarray, longest: int, rate: int
 ) -> Iterator[Span]:
-    """`spans`, none longer than `longest` samples."""
+    """`spans`, none longer than `longest` samples; neighbors overlap where there is no pause."""
     for start, end in spans:
-        for first, last in cut_at_quiet(recording[start:end], longest, rate):
+        for first, last in cut_at_quiet(recording[start:end], longest, rate, overlaps=True):
             yield start + first, start + last
 
 

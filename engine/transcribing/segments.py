@@ -8,6 +8,7 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.engine.outputs import CompletionOutput, Segment, Transcription
 from antiphon.engine.transcribing.attempts import Decoded
 from antiphon.engine.transcribing.languages import Spoken
+from antiphon.engine.transcribing.overlaps import Part, joined
 from antiphon.engine.transcribing.windows import Recording, Window
 from antiphon.engine.transcribing.words import WordTimes
 from antiphon.inputs.calls.transcription import TranscriptionOptions
@@ -40,13 +41,22 @@ class Segments:
         self.all: list[Segment] = []
         self._words = None if options.words is None else WordTimes(inputs, options.words)
         self._texts: list[str] = []  # of the segments, with the blanks at their ends
+        self._held: Part | None = None  # whose end the next window hears too
 
     def add(self, window: Window, decoded: Decoded) -> None:
-        """All text of a window, unless that is what a model says to silence."""
+        """All text of a window, unless that is what a model says to silence. It counts once the
+        window behind it is added, where that hears some of the same."""
         assert self.inputs.whisper is not None
+        pieces = []
         if not self.is_silence(decoded):
-            timed = _timed(self.inputs.whisper, decoded.output, self.options.timestamps)
-            self.keep(self.made(window, decoded, timed))
+            pieces = _timed(self.inputs.whisper, decoded.output, self.options.timestamps)
+        part = Part(window, decoded, pieces)
+        if self._held is not None:
+            before, part = joined(self._held, part, self.inputs.decode)
+            self.keep(self.made(before.window, before.decoded, before.pieces))
+        self._held = part if window.shared else None
+        if not window.shared:
+            self.keep(self.made(window, decoded, part.pieces))
 
     def is_silence(self, decoded: Decoded) -> bool:
         output = decoded.output

@@ -8,7 +8,7 @@ from typing import Any
 from antiphon.engine.callers import one_caller
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.open_request import OpenRequest
-from antiphon.engine.outputs import Transcription
+from antiphon.engine.outputs import Segment, Transcription
 from antiphon.engine.transcribing.attempts import Decoded, WindowDecoder
 from antiphon.engine.transcribing.segments import Segments
 from antiphon.engine.transcribing.transcriber import Transcriber
@@ -44,9 +44,7 @@ class StreamingTranscriber(Transcriber):
             async for segments in stream:
                 if isinstance(segments, Transcription):
                     yield segments
-                elif text := pieces.next(
-                    self.inputs.decode([id_ for each in segments for id_ in each.token_ids])
-                ):
+                elif text := pieces.next(self._text(segments)):
                     yield text
 
     async def _by_token(
@@ -66,20 +64,28 @@ class StreamingTranscriber(Transcriber):
                 opened = self._submit(recording, spoken.language, decoder, scope)
                 for window, request in zip(recording.windows, opened, strict=True):
                     assert request.text is not None
+                    known = len(segments.all)
+                    # What two windows hear counts once both have.
+                    is_alone = not (window.shared or window.shares)
                     while not request.future.done():
                         async with deadline.limit():
                             await request.updated.wait()
                         request.updated.clear()
-                        if text := pieces.next(request.text.take()):
+                        if is_alone and (text := pieces.next(request.text.take())):
                             yield text
                     output = await decoder.with_words(
                         await self.engine.result(request), window.media, spoken.language
                     )
+                    output = await decoder.shareable(output, window, spoken.language)
                     temperature = options.fallback.temperatures[0]
                     segments.add(window, Decoded.of(output, temperature, spoken.language))
-                    if text := pieces.next(request.text.take(final=True)):
+                    rest = request.text.take(final=True)
+                    if text := pieces.next(rest if is_alone else self._text(segments.all[known:])):
                         yield text
             yield await self.engine.run_in_thread(segments.transcription, recording, spoken)
+
+    def _text(self, segments: list[Segment]) -> str:
+        return self.inputs.decode([id_ for each in segments for id_ in each.token_ids])
 
     def _submit(
         self, recording: Recording, language: str | None, decoder: WindowDecoder, scope: ExitStack

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from antiphon.config.errors import AudioError, PromptError
@@ -134,7 +135,8 @@ class Transcriber:
                 window.media, language, options.earlier.initial, is_first
             )
             done.add(window.seconds)
-            return decoded
+            timed = await decoder.shareable(decoded.output, window, language)
+            return replace(decoded, output=timed)
 
         await decode_together(recording.windows, decode, segments.add)
 

@@ -30,18 +30,22 @@ class TimeSpan(NamedTuple):
 class Window:
     """A piece of a recording that is one request. In seconds from the recording's start.
 
-    `spans`: where its sound stands in the recording; () if nothing is left out of it.
+    `spans`: where its sound stands in the recording; () if nothing is left out of it. `shared`:
+    seconds at its end that the window behind it hears too. `shares`: whether one before it does.
     """
 
     start: float
     end: float
     media: EncoderInput
     spans: tuple[TimeSpan, ...] = ()
+    shared: float = 0.0
+    shares: bool = False
 
     @property
     def seconds(self) -> float:
-        """Of its sound."""
-        return sum(end - start for start, end in self.spans or (TimeSpan(self.start, self.end),))
+        """Of its sound, without what the next window hears too."""
+        spans = self.spans or (TimeSpan(self.start, self.end),)
+        return sum(end - start for start, end in spans) - self.shared
 
     def at(self, seconds: float, is_end: bool = False) -> float:
         """The recording's time `seconds` behind the window's start. `is_end`: of something that
@@ -103,9 +107,12 @@ class WindowReader:
             passages = [Passage.of(samples, spans) for spans in clips]
             heard = sum(len(passage.samples) for passage in passages) / rate
             return Recording([], sound.skipped, duration, size, passages, heard)
-        windows, silent = [], []
+        windows, silent = list[Window](), []
         for passage in self._pieces(samples, clips, options.longest, options.voice is not None):
             if (window := self.window(passage)) is not None:
+                if windows and (shared := windows[-1].end - window.start) > 0:
+                    windows[-1] = replace(windows[-1], shared=shared)
+                    window = replace(window, shares=True)
                 windows.append(window)
                 continue
             span = self._silence(passage)

@@ -50,11 +50,11 @@ def held_out(count: int) -> list[Asked]:
 def exact(engine: Engine, count: int = HELD_OUT) -> dict[str, float]:
     """The share of exactly right answers, from 0 to 1: of each kind of question, and of "all"."""
     asked = held_out(count)
-    outputs = engine.chat([each.chat(each.question) for each in asked], use_tqdm=False)
+    outputs = engine.chat([case.chat(case.question) for case in asked], use_tqdm=False)
     right, total = Counter[str](), Counter[str]()
-    for each, output in zip(asked, outputs, strict=True):
-        for kind in (each.kind, "all"):
-            right[kind] += output.outputs[0].text == each.answer
+    for case, output in zip(asked, outputs, strict=True):
+        for kind in (case.kind, "all"):
+            right[kind] += output.outputs[0].text == case.answer
             total[kind] += 1
     return {kind: right[kind] / total[kind] for kind in total}
 

@@ -82,9 +82,9 @@ class Batches:
         image = f"<|vision_start|>{'<|image_pad|>' * image_rows}<|vision_end|>"
         for number, (question, answer) in enumerate(asked):
             shown = "" if number else image
-            given = f"<|im_start|>user\n{shown}{question}<|im_end|>\n<|im_start|>assistant\n"
-            given = given if number == 0 else f"\n{given}"
-            begin, end = self._ids(given), self._ids(f"{answer}<|im_end|>")
+            prompt = f"<|im_start|>user\n{shown}{question}<|im_end|>\n<|im_start|>assistant\n"
+            prompt = prompt if number == 0 else f"\n{prompt}"
+            begin, end = self._ids(prompt), self._ids(f"{answer}<|im_end|>")
             ids += begin + end
             labels += [IGNORED] * len(begin) + end
         return torch.tensor(ids), torch.tensor(labels)

@@ -21,9 +21,9 @@ def read_gptq(settings: Mapping[str, Any]) -> StoredQuantization:
     """AutoGPTQ's and GPTQModel's. The order of inputs (`desc_act`) is stored with each layer."""
     layout = settings.get("checkpoint_format") or settings.get("format") or "gptq"
     if layout not in LAYOUTS or settings.get("is_marlin_format"):
-        found = "marlin" if layout in LAYOUTS else layout
+        name = "marlin" if layout in LAYOUTS else layout
         raise UnsupportedModelError(
-            f"GPTQ's format {found} is not read ({', '.join(LAYOUTS)} are): save the model in one "
+            f"GPTQ's format {name} is not read ({', '.join(LAYOUTS)} are): save the model in one "
             "of those"
         )
     if (words := settings.get("pack_dtype") or "int32") != "int32":

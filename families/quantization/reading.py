@@ -59,5 +59,5 @@ def stored_quantization(config: Settings, model: str) -> StoredQuantization | No
 def _settings(config: Settings) -> Any:
     """Of the model or, in some models of images and text, of one of its halves."""
     parts = [config, *(config.get(name) or {} for name in PARTS)]
-    found = [part[name] for part in parts for name in WHERE if part.get(name)]
-    return next(iter(found), None)
+    settings = [part[name] for part in parts for name in WHERE if part.get(name)]
+    return next(iter(settings), None)

@@ -48,8 +48,8 @@ class VoiceTurns:
     def feed(self, samples: np.ndarray) -> list[Edge]:
         """What `samples` [n], float32, have brought."""
         pieces = self._resampler.feed(samples, self._rate)
-        found = (self._next(p) for piece in pieces for p in self._probabilities(piece).tolist())
-        return [edge for edge in found if edge is not None]
+        edges = (self._next(p) for piece in pieces for p in self._probabilities(piece).tolist())
+        return [edge for edge in edges if edge is not None]
 
     def _next(self, probability: float) -> Edge | None:
         """The next frame's."""

@@ -9,6 +9,8 @@ from antiphon.config.foreign import shown
 from antiphon.inputs.calls.numbers import checked_flag, checked_number
 from antiphon.inputs.whisper.format import WhisperFormat
 
+MOST_CHARACTERS = 1 << 16  # far more than Whisper's 223 tokens before a window can hold
+
 
 @dataclass(frozen=True)
 class EarlierText:
@@ -80,10 +82,16 @@ def _ids(name: str, value: Any, whisper: WhisperFormat) -> tuple[int, ...]:
 
 def _checked_ids(name: str, value: Any, whisper: WhisperFormat) -> tuple[int, ...]:
     if isinstance(value, str):
-        ids = whisper.text_ids(value)
+        ids = whisper.text_ids(_counted(name, value))
         if any(not whisper.is_text(id_) for id_ in ids):
             raise PromptError(f"{name} holds special tokens: give plain text, or token ids")
         return tuple(ids)
     if not isinstance(value, Iterable) or isinstance(value, (bytes, bytearray)):
         raise PromptError(f"{name} must be a text or a list of token ids, not {shown(value)}")
     return tuple(whisper.checked_ids(name, value))
+
+
+def _counted(name: str, text: str) -> str:
+    """What of a long text may reach a prompt: of earlier text the end, else the beginning. The rest
+    is not worth tokenizing."""
+    return text[-MOST_CHARACTERS:] if name == "initial_prompt" else text[:MOST_CHARACTERS]

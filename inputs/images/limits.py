@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Self
 
+import torch
+
 from antiphon.config.options import ModelOptions, Resizing
 
 MAX_PIXELS = 80_000_000  # of one image: 240 MB as 8-bit colors
@@ -32,7 +34,8 @@ NOTHING_FETCHED = Fetching()
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """`per_prompt`: images; None: as many as by default. `resizing`: where it is done."""
+    """`per_prompt`: images; None: as many as by default. `resizing`: where it is done; auto: on the
+    device, where the checkpoint allows it and a picture then has no more bytes."""
 
     per_prompt: int | None = None
     fetching: Fetching = NOTHING_FETCHED
@@ -44,7 +47,8 @@ class ImageLimits:
         hosts = frozenset(name.strip().lower().rstrip(".") for name in names) - {""}
         fetching = Fetching(hosts, private=options.allow_private_media)
         resizing = options.image_resizing
-        if resizing == "auto" and options.device == "cpu":
+        sees_gpu = options.device != "cpu" and torch.cuda.is_available()
+        if resizing == "auto" and not sees_gpu:
             resizing = "host"
         return cls(options.limit_images_per_prompt, fetching, resizing)
 

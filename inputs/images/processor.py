@@ -45,7 +45,7 @@ class ImageProcessor:
         resizing: Resizing = "host",
     ) -> None:
         """`settings`: beside those of the checkpoint's own file. `processor`: transformers', in
-        place of the checkpoint's. `resizing`: where it is done, as `ModelOptions` has it.
+        place of the checkpoint's. `resizing`: where it is done, as `ImageLimits` has it.
 
         Raises CheckpointError for a checkpoint without one, and ConfigurationError for `resizing`
         that is "device" and cannot be done there.
@@ -103,7 +103,7 @@ class ImageProcessor:
 
     def _views_on(self, resizing: Resizing) -> Views | None:
         """None where pictures are resized here."""
-        if resizing == "host" or (resizing == "auto" and not torch.cuda.is_available()):
+        if resizing == "host":
             return None
         views = Views.of(self.of_checkpoint, self._settings)
         reason = "the rules of its image processor are not known"

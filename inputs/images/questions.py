@@ -9,6 +9,7 @@ import numpy as np
 
 from antiphon.config.errors import CheckpointError, PromptError, describe
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.bounded_text import bounded_ids
 from antiphon.inputs.prompt_ids import check_ids
 from antiphon.inputs.prompts import Part
 
@@ -17,13 +18,14 @@ from antiphon.inputs.prompts import Part
 class Questions:
     """`tasks`: the sentence of each task token that stands alone. `tasks_with_input`: of those
     behind which more is said, with "{input}" in its place. `image_id`: the token that stands for a
-    row of the image, which no text has."""
+    row of the image, which no text has. `most_tokens`: of the encoder, image and text."""
 
     tokenizer: Any
     tasks: Mapping[str, str]
     tasks_with_input: Mapping[str, str]
     image_id: int | None
     vocab_size: int
+    most_tokens: int
 
     @classmethod
     def of(cls, model: ModelConfig, tokenizer: Any, image_processor: Any) -> "Questions":
@@ -44,6 +46,7 @@ class Questions:
             processor.task_prompts_with_input,
             model.raw.get("image_token_id"),
             model.encoder.vocab_size,
+            model.max_encoder_len,
         )
 
     def ids(self, part: Part) -> np.ndarray:
@@ -54,7 +57,7 @@ class Questions:
         else:
             sentence = self.sentence(part.text or "")
             text = f"{self.tokenizer.bos_token}{sentence}{self.tokenizer.eos_token}"
-            ids = self.tokenizer(text, add_special_tokens=False).input_ids
+            ids = bounded_ids(self.tokenizer, text, self.most_tokens, add_special_tokens=False)
         if self.image_id in ids:
             raise PromptError(
                 f"the prompt has token {self.image_id}, which stands for the image: leave it out; "

@@ -12,6 +12,7 @@ from antiphon.config.errors import CheckpointError, PromptError, about, nearest
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.languages.lookup import language_code
+from antiphon.inputs.prompts import unicode_text
 from antiphon.inputs.whisper.tokens import (
     SECONDS_PER_TICK,
     forced_ids,
@@ -189,8 +190,9 @@ class WhisperFormat:
         )
 
     def text_ids(self, text: str) -> list[int]:
-        """The tokens of a text as it stands behind a blank."""
-        text = text.strip()
+        """The tokens of a text as it stands behind a blank. Raises PromptError for what is no
+        text to tokenizers."""
+        text = unicode_text(text.strip())
         if not text:
             return []
         ids: list[int] = self._tokenizer(f" {text}", add_special_tokens=False).input_ids

@@ -1,5 +1,5 @@
 // Cross-attention on an encoder's hidden states, in pages: see latent_mma.py, which compiles this
-// behind ptx.cuh (or, to be tested on a CPU, behind tests/fakes/cuda_on_cpu.h) with
+// behind ptx.cuh (or, to be tested on a CPU, tests/fakes/cuda_on_cpu.h) and latent_splits.cuh with
 //   WARPS   of a program
 //   WIDTH   features of a state, a multiple of 16 WARPS
 //   ROWS    of a program, each a head of a query: a multiple of 8
@@ -18,7 +18,6 @@
 // so that a tile is read twice from shared memory, once for each product, and few rows cost little:
 // they are the side of which the tensor cores take eight. Queries and sums stay in registers.
 
-constexpr int THREADS = 32 * WARPS;
 constexpr int OWN = WIDTH / WARPS;      // features of a warp
 constexpr int STEPS = OWN / 16;         // of sixteen features
 constexpr int BLOCKS = ROWS / 8;        // of eight rows
@@ -35,16 +34,8 @@ constexpr int LAST_AT = BARRIERS_AT + STAGES * 8;
 // Rows whose softmax a warp computes at once: a lane has a token.
 constexpr int ROWS_AT_ONCE = 32 / TOKENS, PASSES = (ROWS - 1) / (WARPS * ROWS_AT_ONCE) + 1;
 constexpr int JOINED = 5;              // values of splits that a lane fetches at once
-constexpr float MOST_POWER = 8.0f;
-constexpr float LOG2_E = 1.4426950408889634f;
 static_assert(WIDTH % (16 * WARPS) == 0 && ROWS % 8 == 0);
 
-DEVICE int divided(int a, int b) { return (a + b - 1) / b; }
-
-// One program takes one split of a sequence's tokens for one block of its rows: the heads of the
-// first query, then those of the next. Splits leave normalised sums in `partial`
-// [split, token, head, partial_row] and the logarithms (to base 2) of their totals in
-// `partial_lse`; the last that arrives joins them.
 KERNEL void latent_attention(
     const uint16_t* q, const uint8_t* states, uint16_t* out, float* partial, float* partial_lse,
     int* arrivals, const int* cu_seqlens_q, const int* kv_lens, const int* page_table, double scale,
@@ -53,20 +44,12 @@ KERNEL void latent_attention(
     SHARED_MEMORY(memory);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int group = lane / 4, pair = lane % 4;  // a lane's places in the operands of a product
-    const int split = blockIdx.y, sequence = blockIdx.x / q_blocks, block = blockIdx.x % q_blocks;
-    const int first_token = cu_seqlens_q[sequence];
-    const int rows = (cu_seqlens_q[sequence + 1] - first_token) * heads - block * ROWS;
-    const int length = kv_lens[sequence];
-    const int splits = max(min(divided(length, LEAST_TOKENS), most_splits), 1);
-    if (rows <= 0 || split >= splits) return;
-    const int per_split = divided(divided(length, splits), TOKENS) * TOKENS;
-    const int begin = split * per_split, end = min(length, begin + per_split);
-    const int tiles = begin < end ? divided(end - begin, TOKENS) : 0;
-    const int* table = page_table + (int64_t)sequence * table_row;
-    const auto row_of_all = [&](int row) {  // among the heads of all tokens
-        const int place = block * ROWS + row;
-        return (int64_t)(first_token + place / heads) * heads + place % heads;
-    };
+    const Part part = part_of_program(cu_seqlens_q, kv_lens, heads, q_blocks, most_splits);
+    if (is_empty(part)) return;
+    const int split = part.split, splits = part.splits, rows = part.rows;
+    const int begin = part.begin, end = part.end, tiles = part.tiles;
+    const int first_token = part.first_token;
+    const int* table = page_table + (int64_t)part.sequence * table_row;
     const int64_t rows_of_split = (int64_t)num_tokens * heads;
     float* scores = (float*)(memory + SCORES_AT);
     uint16_t* weights = (uint16_t*)(memory + WEIGHTS_AT);
@@ -96,7 +79,7 @@ KERNEL void latent_attention(
     // holds the four that lie together, as it will get them of the states.
     uint32_t query[STEPS][BLOCKS][2];
     UNROLL for (int b = 0; b < BLOCKS; b++) {
-        const int row = 8 * b + group, place = block * ROWS + row;
+        const int row = 8 * b + group, place = part.block * ROWS + row;
         const uint16_t* own = q + (int64_t)(first_token + place / heads) * q_token
             + (int64_t)(place % heads) * q_head + warp * OWN;
         UNROLL for (int step = 0; step < STEPS; step++)
@@ -206,7 +189,7 @@ KERNEL void latent_attention(
         if (softmax_token == 0) {
             factors[row] = has_tokens ? 1.0f / total[pass] : 0.0f;
             if (splits > 1 && row < rows)
-                partial_lse[split * rows_of_split + row_of_all(row)] =
+                partial_lse[split * rows_of_split + row_of_all(part, row)] =
                     has_tokens ? highest[pass] + logarithm(total[pass]) : -INFINITY;
         }
     }
@@ -215,7 +198,7 @@ KERNEL void latent_attention(
         UNROLL for (int odd = 0; odd < 2; odd++) {
             const int row = 8 * b + 2 * pair + odd;
             if (row >= rows) continue;
-            const int64_t of_all = row_of_all(row);
+            const int64_t of_all = row_of_all(part, row);
             UNROLL for (int step = 0; step < STEPS; step++)
                 UNROLL for (int half = 0; half < 2; half++) {
                     const int feature = warp * OWN + 16 * step
@@ -243,7 +226,8 @@ KERNEL void latent_attention(
     // are fetched before any is used.
     const int joined_rows = min(rows, ROWS);
     for (int i = threadIdx.x; i < joined_rows * splits; i += THREADS)
-        scores[i] = uncached(partial_lse + i % splits * rows_of_split + row_of_all(i / splits));
+        scores[i] =
+            uncached(partial_lse + i % splits * rows_of_split + row_of_all(part, i / splits));
     __syncthreads();
     if (threadIdx.x < joined_rows) {
         float* shares = scores + threadIdx.x * splits;
@@ -262,7 +246,7 @@ KERNEL void latent_attention(
                 const int at = begin + j * THREADS;
                 if (at < joined_rows * FOURS)
                     uncached_4(four[j], partial + at % FOURS * 4
-                        + (i * rows_of_split + row_of_all(at / FOURS)) * partial_row);
+                        + (i * rows_of_split + row_of_all(part, at / FOURS)) * partial_row);
             }
             UNROLL for (int j = 0; j < JOINED; j++) {
                 const int at = begin + j * THREADS;
@@ -275,7 +259,7 @@ KERNEL void latent_attention(
             const int at = begin + j * THREADS;
             if (at < joined_rows * FOURS)
                 UNROLL for (int k = 0; k < 4; k++)
-                    out[row_of_all(at / FOURS) * WIDTH + at % FOURS * 4 + k] =
+                    out[row_of_all(part, at / FOURS) * WIDTH + at % FOURS * 4 + k] =
                         as_output(joined[j][k]);
         }
     }

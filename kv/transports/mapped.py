@@ -31,8 +31,8 @@ Announce = Callable[[tuple[str, ...], tuple[int, ...]], None]  # keys, and their
 
 
 class ArenaExport(msgspec.Struct, frozen=True, array_like=True):
-    """An arena that other processes may map. `name`: no other arena has it. `ranks`: of
-    each rank's arena, for processes of its node; `far`: for all, by NIXL. All are
+    """An arena that other processes may write into. `name`: no other arena has it. Of each
+    rank's arena either `ranks`, for processes of its node, or `far`, for all, by NIXL. All are
     [num_rows, width] of `dtype`, and hold the same states in the same rows."""
 
     name: str

@@ -9,13 +9,14 @@ rows of the decoder's arena through UCX, over RDMA where both machines have it.
 
 A write is posted by the host once the states are computed, and is over some time later: unlike
 one of `mapped.py`, it is not ordered by the device's stream.
+
+A write that fails or takes too long is given up, and nothing is posted any more. NIXL cannot stop
+a write: until it is over, its rows must not become those of other states (`landing`).
 """
 
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,62 +27,12 @@ import torch
 from antiphon.config.errors import describe
 from antiphon.kv.handoff import HiddenStates, Place
 from antiphon.kv.transports.interface import Sent, Transport
-from antiphon.kv.transports.mapped import Announce, ArenaExport, runs_of
-from antiphon.kv.transports.mapping import MappingError
-from antiphon.kv.transports.nixl_handle import NixlHandle
+from antiphon.kv.transports.mapped import Announce, ArenaExport
+from antiphon.kv.transports.nixl_agent import NixlError, NixlPeers, NixlWrites
 
-WRITE_SECONDS = 30.0  # a write that takes longer has failed
-NAME_BYTES = 8
-Failed = Callable[[HiddenStates, str], None]  # states that were not written, and why
-
-
-class NixlError(MappingError):
-    """NIXL is not there, or cannot write to a decoder. Hidden states then go another way."""
-
-
-def _agent() -> Any:
-    """Raises NixlError."""
-    try:
-        from nixl import nixl_agent, nixl_agent_config
-    except ImportError as error:
-        raise NixlError(f"NIXL cannot be imported: {error}: pip install nixl") from error
-    try:
-        config = nixl_agent_config(enable_prog_thread=True, backends=["UCX"])
-        return nixl_agent(f"antiphon-{secrets.token_hex(NAME_BYTES)}", config)
-    except Exception as error:  # of its bindings, which have types of their own
-        raise NixlError(f"NIXL does not start: {describe(error)}") from error
-
-
-def _descriptors(base: int, row_bytes: int, starts: Any, counts: Any, gpu: int) -> np.ndarray:
-    """[runs, 3] uint64: address, bytes and GPU of each run of rows."""
-    rows = np.empty((len(starts), 3), np.uint64)
-    rows[:, 0] = base + starts.astype(np.uint64) * np.uint64(row_bytes)
-    rows[:, 1] = counts.astype(np.uint64) * np.uint64(row_bytes)
-    rows[:, 2] = gpu
-    return rows
-
-
-def _gpu(tensor: torch.Tensor) -> int:
-    return max(tensor.get_device(), 0)
-
-
-def _kind(tensor: torch.Tensor) -> str:
-    return "VRAM" if tensor.is_cuda else "DRAM"
-
-
-class NixlTarget:
-    """Memory of this process that encoders may write, as long as this lives."""
-
-    def __init__(self, states: torch.Tensor) -> None:
-        """`states` must not move. Raises NixlError."""
-        self._agent = _agent()
-        try:
-            self._registered = self._agent.register_memory(states)
-            metadata = bytes(self._agent.get_agent_metadata())
-        except Exception as error:
-            raise NixlError(f"NIXL cannot register the arena: {describe(error)}") from error
-        address, kind = states.data_ptr(), _kind(states)
-        self.handle = NixlHandle(metadata, address, kind, _gpu(states))
+WRITE_SECONDS = 30.0  # a write that takes longer is given up
+ENDED = "its decoder has ended"
+Failed = Callable[["Nixl", HiddenStates, str], None]  # states that were not written, and why
 
 
 @dataclass(eq=False)  # tensors do not compare as wholes
@@ -92,17 +43,25 @@ class _Staged:
     registered: Any
 
 
-@dataclass
+@dataclass(eq=False)
 class _Write:
-    """Of one batch, to all ranks. `staged`: None where that failed, for `problem`. `transfers`:
-    none before it is posted."""
+    """Of one batch, to all ranks. `staged`: None where that failed, for `problem`."""
 
     states: HiddenStates
     places: tuple[Place, ...]
-    staged: _Staged | None
+    under_way: NixlWrites
+    staged: _Staged | None = None
     problem: str = ""
-    transfers: tuple[Any, ...] = ()
     posted_at: float = 0.0
+
+    @property
+    def tickets(self) -> tuple[int, ...]:
+        return tuple(place.ticket for place in self.places)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing of it can reach the decoder any more."""
+        return "PROC" not in self.under_way.states()
 
 
 class Nixl(Transport):
@@ -117,29 +76,26 @@ class Nixl(Transport):
         """Raises NixlError."""
         self.name, self._device = export.name, device
         self._announce, self._failed = announce, failed
-        self._targets, self._width = export.far, export.width
+        self._peers, self._width = NixlPeers(export.far), export.width
         self._dtype: torch.dtype = getattr(torch, export.dtype)
-        self._agent = _agent()
-        try:
-            metadata = [target.metadata for target in export.far]
-            self._peers = [self._agent.add_remote_agent(one) for one in metadata]
-        except Exception as error:
-            raise NixlError(f"NIXL does not know the decoder: {describe(error)}") from error
         self._queued: deque[_Write] = deque()  # oldest first
+        self._posted: list[_Write] = []
+        self._given_up: list[_Write] = []  # that may still land
         self._free: list[_Staged] = []
-        self._lost: list[_Write] = []  # NIXL may still read what was staged for them
-        self._open = 0  # writes under way
-        self._closing = False
+        self._problem = ""  # why nothing is posted any more
+
+    # ------------------------------------------------------------------ one batch
 
     def queued(self, states: HiddenStates, places: Sequence[Place] = ()) -> None:
+        write = _Write(states, tuple(places), self._peers.writes())
         try:
-            staged = self._stage(states.packed)
+            write.staged = staged = self._stage(states.packed)
         except Exception as error:  # no memory, or none that may be registered
-            self._queued.append(_Write(states, tuple(places), None, describe(error)))
-            return
-        packed = staged.memory[: len(states.packed)]
-        kept = HiddenStates(states.keys, states.lengths, packed)
-        self._queued.append(_Write(kept, tuple(places), staged))
+            write.problem = f"no memory that NIXL reads: {describe(error)}"
+        else:
+            packed = staged.memory[: len(states.packed)]
+            write.states = HiddenStates(states.keys, states.lengths, packed)
+        self._queued.append(write)
 
     def _stage(self, packed: torch.Tensor) -> _Staged:
         fits = [one for one in self._free if len(one.memory) >= len(packed)]
@@ -149,83 +105,82 @@ class Nixl(Transport):
         else:
             rows = 1 << (len(packed) - 1).bit_length()
             memory = torch.empty(rows, self._width, dtype=self._dtype, device=self._device)
-            staged = _Staged(memory, self._agent.register_memory(memory))
+            staged = _Staged(memory, self._peers.register(memory))
         staged.memory[: len(packed)].copy_(packed)
         return staged
 
     def computed(self) -> Sent:
         write = self._queued.popleft()
-        self._open += 1
-        if write.staged is None:
-            self._end(write, f"no memory that NIXL reads: {write.problem}")
+        self._posted.append(write)
+        if write.staged is None or self._problem:
+            self._give_up(write, write.problem or self._problem)
             return None
+        rows = np.concatenate([place.rows for place in write.places])
         try:
-            write.transfers = self._post(write, write.staged.memory)
-            write.posted_at = time.monotonic()
-        except Exception as error:  # of its bindings: the decoder is gone, or cannot be reached
-            self._end(write, describe(error))
+            self._peers.write(write.staged.memory, rows, write.under_way)
+        except NixlError as error:
+            self._give_up(write, describe(error))
             return None
+        write.posted_at = time.monotonic()
         return partial(self._is_sent, write)
 
-    def _post(self, write: _Write, memory: torch.Tensor) -> tuple[Any, ...]:
-        """Begins the write of `memory` to each rank."""
-        rows = np.concatenate([place.rows for place in write.places])
-        starts, counts = runs_of(rows)
-        size = self._width * memory.itemsize
-        source = _descriptors(memory.data_ptr(), size, starts, counts, _gpu(memory))
-        agent, kind = self._agent, _kind(memory)
-        local = agent.get_xfer_descs(source, kind)
-        transfers = []
-        for target, peer in zip(self._targets, self._peers, strict=True):
-            there = _descriptors(target.address, size, rows[starts], counts, target.gpu)
-            remote = agent.get_xfer_descs(there, target.kind)
-            transfers.append(agent.initialize_xfer("WRITE", local, remote, peer))
-            if agent.transfer(transfers[-1]) == "ERR":
-                raise NixlError("the write could not be posted")
-        return tuple(transfers)
-
     def _is_sent(self, write: _Write) -> bool:
-        """Whether it is over, well or not; tells of it then."""
-        try:
-            states = {self._agent.check_xfer_state(one) for one in write.transfers}
-        except Exception as error:
-            self._end(write, describe(error))
+        """Whether it is over, written or given up; tells of it then."""
+        if write not in self._posted:  # given up by `abandon`
             return True
+        states = write.under_way.states()
         if "ERR" in states:
-            self._end(write, "the write failed")
+            self._give_up(write, "the write failed")
         elif "PROC" not in states:
-            self._end(write)
+            self._posted.remove(write)
+            write.under_way.release()
+            if write.staged is not None:
+                self._free.append(write.staged)
+            self._announce(write.states.keys, write.tickets)
         elif time.monotonic() - write.posted_at > WRITE_SECONDS:
-            self._end(write, f"the write took longer than {WRITE_SECONDS:g} s")
+            self._give_up(write, f"the write took longer than {WRITE_SECONDS:g} s")
         else:
             return False
         return True
 
-    def _end(self, write: _Write, problem: str | None = None) -> None:
-        self._open -= 1
-        if problem is None:
-            for transfer in write.transfers:
-                transfer.release()
-            if write.staged is not None:
-                self._free.append(write.staged)
-            self._announce(write.states.keys, tuple(place.ticket for place in write.places))
-        else:
-            # Nothing new is written then; what was posted may still be, see docs/parallelism.md.
-            self._disconnect()
-            self._lost.append(write)
-            self._failed(write.states, problem)
-        self._close_if_idle()
+    # ------------------------------------------------------------------ what is given up
+
+    def _give_up(self, write: _Write, problem: str) -> None:
+        """Its states go another way, and so do all that follow."""
+        self._problem = self._problem or problem
+        self._posted.remove(write)
+        if not write.is_over:
+            self._given_up.append(write)
+        self._failed(self, write.states, problem)
+
+    def abandon(self) -> None:
+        """Its decoder has ended: nobody waits for the writes to it."""
+        self._problem = self._problem or ENDED
+        self._given_up += self._posted
+        self._posted.clear()
+
+    def check(self) -> bool:
+        """Whether fewer of the writes that were given up are under way than at the last call."""
+        over = [write for write in self._given_up if write.is_over]
+        for write in over:
+            self._given_up.remove(write)
+            write.under_way.release()
+        if not self.is_open:
+            self._peers.disconnect()
+        return bool(over)
+
+    @property
+    def landing(self) -> dict[str, int]:
+        """By key, the tickets of all writes that may still reach the decoder."""
+        writes = [*self._posted, *(write for write in self._given_up if not write.is_over)]
+        pairs = [zip(write.states.keys, write.tickets, strict=True) for write in writes]
+        return {key: ticket for each in pairs for key, ticket in each}
+
+    @property
+    def is_open(self) -> bool:
+        """While it has writes to make, to end or to wait for, or may get more."""
+        return not self._problem or bool(self._queued or self._posted or self._given_up)
 
     def close(self) -> None:
-        """Its decoder has ended, or cannot be written to."""
-        self._closing = True
-        self._close_if_idle()
-
-    def _close_if_idle(self) -> None:
-        if self._closing and not self._open and not self._queued:
-            self._disconnect()
-
-    def _disconnect(self) -> None:
-        while self._peers:
-            with suppress(Exception):  # of its bindings: one that is gone is disconnected
-                self._agent.remove_remote_agent(self._peers.pop())
+        """The loop of the encoder has ended."""
+        self.abandon()

@@ -136,14 +136,14 @@ class StoredScales:
     @classmethod
     def of(cls, path: str, names: Names, checkpoint: Checkpoint) -> "StoredScales | None":
         """Of the attention at `path`; None where the checkpoint has no single scale of each."""
-        found = []
+        scales = []
         for which in ("k_scale", "v_scale"):
             stored = names(f"{path}.{which}")
             checkpoint.claim(stored)
-            found += [checkpoint.tensor(name) for name in stored if name in checkpoint][:1]
-        if len(found) < 2 or any(scale.numel() != 1 for scale in found):
+            scales += [checkpoint.tensor(name) for name in stored if name in checkpoint][:1]
+        if len(scales) < 2 or any(scale.numel() != 1 for scale in scales):
             return None
-        keys, values = (float(scale) for scale in found)
+        keys, values = (float(scale) for scale in scales)
         return cls(keys, values)
 
 

@@ -48,7 +48,7 @@ async def _read(service: Service, model: ServedModel, body: ChatBody) -> Respons
         async def deltas() -> AsyncGenerator[Delta, None]:
             async with aclosing(model.engine.stream(prompt.prepared, params, **options)) as stream:
                 async for delta in stream:
-                    yield delta.text, 0, len(delta.token_ids), delta.finish_reason
+                    yield delta.text, 0, delta.num_tokens or 0, delta.finish_reason
 
         events = _events(model, body, deltas(), prompt.num_tokens)
         return await EventStream.begun(events, done=True)

@@ -93,12 +93,13 @@ def _whole(
     for prompt, output in zip(prompts, outputs, strict=True):
         for sample in output.outputs:
             num_tokens += len(sample.token_ids)
+            echo = _echo(model, prompt, body, sample.token_ids)
             choices.append(
                 {
                     "index": len(choices),
-                    "text": _echo(model, prompt, body, sample.token_ids) + sample.text,
+                    "text": echo + sample.text,
                     "finish_reason": sample.finish_reason,
-                    "logprobs": _logprobs(sample, body.logprobs),
+                    "logprobs": _logprobs(model, sample, body, len(echo)),
                 }
             )
     num_prompt_tokens = sum(prompt.num_tokens for prompt in prompts)
@@ -129,18 +130,25 @@ def _text(model: ServedModel, prompt: Prompt) -> str:
     return model.engine.inputs.decode(list(prompt["prompt_token_ids"]))
 
 
-def _logprobs(sample: CompletionOutput, wanted: int | None) -> dict[str, Any] | None:
-    """As OpenAI's completions have them: parallel lists, one entry a token."""
-    if wanted is None or sample.logprobs is None:
+def _logprobs(
+    model: ServedModel, sample: CompletionOutput, body: CompletionBody, begin: int
+) -> dict[str, Any] | None:
+    """As OpenAI's completions have them: parallel lists, one entry a token. `begin`: characters of
+    the answer before the sample's own."""
+    if body.logprobs is None or sample.logprobs is None:
         return None
-    tokens, values, tops, offsets, offset = [], [], [], [], 0
+    tokens, values, tops, offsets = [], [], [], []
+    shown = SamplingParams(skip_special_tokens=body.skip_special_tokens is not False)
+    stream = model.engine.inputs.text_stream(shown)
     for id_, row in zip(sample.token_ids, sample.logprobs, strict=True):
-        chosen = row[id_]
+        chosen, before = row[id_], len(stream.text)
         tokens.append(chosen.decoded_token)
         values.append(chosen.logprob)
         tops.append({entry.decoded_token: entry.logprob for entry in row.values()})
-        offsets.append(offset)
-        offset += len(chosen.decoded_token)
+        stream.add([id_])
+        # A blank before the token may be the text's alone; a token that isn't shown has no place.
+        is_shown = stream.text.endswith(chosen.decoded_token)
+        offsets.append(begin + max(before, len(stream.text) - len(chosen.decoded_token) * is_shown))
     return {
         "tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets,
     }  # fmt: skip
@@ -157,7 +165,7 @@ async def _events(
     text: str | None = None
     async with aclosing(model.engine.stream(prompt.prepared, params, **options)) as deltas:
         async for delta in deltas:
-            num_tokens += len(delta.token_ids)
+            num_tokens = delta.num_tokens or 0
             text = _echo(model, prompt, body, delta.token_ids) if text is None else ""
             choice = {
                 "index": 0, "text": text + delta.text, "finish_reason": delta.finish_reason,

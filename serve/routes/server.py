@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from antiphon.config.errors import EngineDeadError, about
+from antiphon.inputs.bounded_text import longest_read
 from antiphon.inputs.prompts import unicode_text
 from antiphon.serve.errors import ApiError, as_api_error
 from antiphon.serve.load import note_workers
@@ -13,6 +14,8 @@ from antiphon.serve.metrics import CONTENT_TYPE
 from antiphon.serve.replies import ERRORS
 from antiphon.serve.schemas.text import TokenizeBody
 from antiphon.serve.service import ServedModel, Service, service_of
+
+MOST_CHARACTERS = 1 << 18  # of a text for /tokenize; some seconds of a core
 
 router = APIRouter(responses=ERRORS)
 Shared = Annotated[Service, Depends(service_of)]
@@ -47,9 +50,16 @@ async def model(name: str, service: Shared) -> dict[str, Any]:
 
 @router.post("/tokenize")
 async def tokenize(body: TokenizeBody, service: Shared) -> dict[str, Any]:
-    """The token ids of a text, as the encoder gets them."""
+    """The token ids of a text, as the encoder gets them: of up to 262,144 characters, and more for
+    a model of long prompts, 16 for each token that it reads."""
     model = service.model(body.model)
     inputs = model.engine.inputs
+    tokens = max(inputs.model.max_encoder_len, inputs.model.max_decoder_len)
+    most = max(MOST_CHARACTERS, longest_read(tokens))
+    if len(body.prompt) > most:
+        raise ApiError(
+            400, f"{len(body.prompt)} characters: send at most {most} at a time", param="prompt"
+        )
 
     with about("prompt"):
         unicode_text(body.prompt)

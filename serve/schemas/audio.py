@@ -1,5 +1,7 @@
 """Fields of /v1/audio/transcriptions and /v1/audio/translations."""
 
+import json
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
@@ -10,11 +12,16 @@ from antiphon.serve.schemas.base import Body, Refusals
 
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 NO_SPEAKERS = "speakers are not told apart yet"
-LISTS = ("timestamp_granularities", "include")  # sent as `name[]`, once for each value
+# Sent as `name[]`, once for each value.
+LISTS = (
+    "timestamp_granularities", "include", "keywords", "languages", "known_speaker_names",
+    "known_speaker_references",
+)  # fmt: skip
 SHARED: Refusals = {
     "known_speaker_names": ((), NO_SPEAKERS),
     "known_speaker_references": ((), NO_SPEAKERS),
     "keywords": ((), "give hotwords"),
+    "languages": ((), "one language is set, or detected among all: give language"),
 }
 
 
@@ -54,6 +61,11 @@ class AudioBody(Body):
         """Whether the answer has words of their own times."""
         return False
 
+    @property
+    def vad_parameters(self) -> dict[str, float] | None:
+        """As transcribe() has them; None: nothing is said of them."""
+        return None
+
     def sampling(self, **more: Any) -> SamplingParams:
         """Raises SamplingError."""
         given = {"seed": self.seed, **more}
@@ -68,10 +80,19 @@ class TranslationBody(AudioBody):
     task: ClassVar[str] = "translate"
 
 
+class ServerVadChunks(Body):
+    """Only what voice activity detection finds is heard. OpenAI's names and defaults."""
+
+    type: Literal["server_vad"]
+    threshold: float = Field(0.5, ge=0, le=1)
+    prefix_padding_ms: int = Field(300, ge=0, le=10_000)
+    silence_duration_ms: int = Field(200, ge=0, le=60_000)
+
+
 class TranscriptionBody(AudioBody):
     timestamp_granularities: list[Literal["segment", "word"]] | None = None
     include: list[Literal["logprobs"]] | None = None
-    chunking_strategy: Any = None
+    chunking_strategy: Literal["auto"] | ServerVadChunks | None = None
     stream: bool = False
 
     @field_validator("timestamp_granularities")
@@ -87,11 +108,26 @@ class TranscriptionBody(AudioBody):
 
     @field_validator("chunking_strategy", mode="before")
     @classmethod
-    def _cut_at_quiet_places(cls, value: Any) -> Any:
-        if value not in (None, "", "auto"):
-            reason = "recordings are cut at quiet places: 'auto' is the only strategy"
-            raise refused("chunking_strategy", reason)
-        return value
+    def _known_strategy(cls, value: Any) -> Any:
+        """'auto' cuts at quiet places. A form may have the other one as JSON."""
+        if isinstance(value, str) and value.startswith("{"):
+            with suppress(ValueError, RecursionError):
+                value = json.loads(value)
+        is_known = isinstance(value, dict) and value.get("type") == "server_vad"
+        if not is_known and value not in (None, "", "auto"):
+            raise refused("chunking_strategy", "there are 'auto' and {'type': 'server_vad'}")
+        return value or None
+
+    @property
+    def vad_parameters(self) -> dict[str, float] | None:
+        chunks = self.chunking_strategy
+        if not isinstance(chunks, ServerVadChunks):
+            return None
+        return {
+            "threshold": chunks.threshold,
+            "speech_pad_ms": chunks.prefix_padding_ms,
+            "min_silence_duration_ms": chunks.silence_duration_ms,
+        }
 
     @field_validator("include")
     @classmethod

@@ -6,6 +6,7 @@ import torch
 
 from antiphon.actors.address import Address
 from antiphon.actors.arena_places import ArenaPlaces, export_arena
+from antiphon.actors.departures import Departures
 from antiphon.actors.encoder_batch import EncoderBatch
 from antiphon.actors.links import Links
 from antiphon.actors.member_messages import Member
@@ -76,6 +77,14 @@ class Pair:
         packed = torch.randn(4 * len(keys), WIDTH)
         self.told = self.outlets.queue(batch_of(admitted, packed))
         return packed
+
+    def depart(self, *keys: str) -> tuple[Departures, list[EncodeJob], torch.Tensor]:
+        """Jobs whose states are computed; those that have ended come into the list."""
+        ended: list[EncodeJob] = []
+        departures = Departures(ended.extend)
+        packed = self.queue(*keys)
+        departures.add([EncodeJob(key, 4, "decoder-0", ("f",)) for key in keys], self.told)
+        return departures, ended, packed
 
     def encode(self, *keys: str, **asked: Any) -> torch.Tensor:
         packed = self.queue(*keys, **asked)

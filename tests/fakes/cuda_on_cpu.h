@@ -3,7 +3,7 @@
 // Every thread of a block is a fiber. What a warp does together (products, matrices, shuffles) is
 // done once all of its lanes have brought their part; which fiber goes on next is drawn at random,
 // so that a missing barrier shows. Copies to shared memory arrive later than they were asked for.
-// Blocks run one after the other: what fences between them are for does not show.
+// Blocks run one after the other, in an order that is drawn: what fences between them are for does not show.
 
 #include <math.h>
 #include <stdint.h>
@@ -28,7 +28,15 @@ struct Index { int x, y; };
 struct Lane { const void* row; uint32_t a[4], b[2]; float number; };
 struct Warp { int arrived = 0; long turn = 0; Lane lanes[2][32]; };
 struct Fiber { ucontext_t context; Index index; bool ended = false; std::vector<char> stack; };
-struct Copy { void* target; const void* source; int bytes; int* barrier; };
+struct Barrier { int bytes; uint8_t expected, pending; uint16_t phase; };  // that it waits for
+struct Copy {  // of rows that lie `stride` bytes apart; `swizzled`: as tensor maps say
+    char* target;
+    const char* source;
+    int bytes;
+    Barrier* barrier;
+    int rows = 1, stride = 0;
+    bool swizzled = false;
+};
 
 static Fiber* running;
 static Index block_index;
@@ -38,7 +46,7 @@ static std::vector<Warp> warps;
 static std::vector<Copy> copies;
 static int block_arrived, block_any, block_said;
 static long block_turn;
-alignas(128) static char shared_memory[227 << 10];
+alignas(1024) static char shared_memory[227 << 10];
 
 static void give_way() { swapcontext(&running->context, &scheduler); }
 
@@ -63,26 +71,52 @@ static int __syncthreads_or(int said) {
 static void __syncthreads() { __syncthreads_or(0); }
 static void __syncwarp() { together({}); }
 static void __threadfence() {}
+static int atomicXor(int* at, int bits) { *at ^= bits; return *at ^ bits; }
+static int atomicOr(int* at, int bits) { const int was = *at; *at |= bits; return was; }
 static int atomicAdd(int* at, int more) { *at += more; return *at - more; }
+static int __any_sync(uint32_t, int said) {
+    Lane own = {};
+    own.number = said != 0;
+    const Lane* lanes = together(own);
+    return std::any_of(lanes, lanes + 32, [](const Lane& lane) { return lane.number; });
+}
 static float __shfl_xor_sync(uint32_t, float number, int other) {
     Lane own = {};
     own.number = number;
     return together(own)[threadIdx.x % 32 ^ other].number;
 }
 
-// A barrier: bytes that it waits for, and its phase.
-DEVICE void barrier_init(void* barrier) { memset(barrier, 0, 8); }
+DEVICE void barrier_init(void* barrier, int arrivals) {
+    *(Barrier*)barrier = {0, (uint8_t)arrivals, (uint8_t)arrivals, 0};
+}
+DEVICE void barrier_init(void* barrier) { barrier_init(barrier, 1); }
 DEVICE void barriers_are_ready() {}
-DEVICE void expect_bytes(void* barrier, int bytes) { *(int*)barrier += bytes; }
+static void end_phase(Barrier* barrier) {  // if nothing is waited for any more
+    if (barrier->pending == 0 && barrier->bytes == 0)
+        barrier->pending = barrier->expected, barrier->phase++;
+}
+DEVICE void expect_bytes(void* barrier, int bytes) {
+    ((Barrier*)barrier)->pending--;
+    ((Barrier*)barrier)->bytes += bytes;
+    end_phase((Barrier*)barrier);
+}
 DEVICE void copy_bytes(void* target, const void* source, int bytes, void* barrier) {
-    copies.push_back({target, source, bytes, (int*)barrier});
+    copies.push_back({(char*)target, (const char*)source, bytes, (Barrier*)barrier});
 }
 DEVICE void wait_for(void* barrier, int parity) {
-    while (((int*)barrier)[1] % 2 == parity) give_way();
+    while (((Barrier*)barrier)->phase % 2 == parity) give_way();
 }
+static char* async_memory;  // what copies and products see, where that is told apart
 static void arrive(const Copy& copy) {
-    memcpy(copy.target, copy.source, copy.bytes);
-    if ((copy.barrier[0] -= copy.bytes) == 0) copy.barrier[1]++;
+    for (int at = 0; at < copy.rows * copy.bytes; at += 16) {
+        const char* source = copy.source + (int64_t)(at / copy.bytes) * copy.stride + at % copy.bytes;
+        size_t to = copy.target + at - shared_memory;
+        if (copy.swizzled) to ^= (to >> 7 & 7) << 4;
+        memcpy(shared_memory + to, source, 16);
+        if (async_memory) memcpy(async_memory + to, source, 16);
+    }
+    copy.barrier->bytes -= copy.rows * copy.bytes;
+    end_phase(copy.barrier);
 }
 
 static void matrices(uint32_t* a, int count, const void* row, bool turned) {
@@ -172,20 +206,24 @@ DEVICE void float16_of_turned_float8(uint32_t four, uint32_t& first, uint32_t& s
     float16_of_float8((four & 0xff0000ffu) | inner, first, second);
 }
 
-static std::function<void()> body;
+static std::function<void()> body, begin_block = [] {};
 static void begin_fiber() {
     body();
     running->ended = true;
     give_way();
 }
 
-// Runs `kernel` for every block of the grid, one after the other.
+// Runs `kernel` for every block of the grid, one after the other in any order.
 static void run_grid(int columns, int rows, int threads, std::function<void()> kernel) {
     body = kernel;
     std::vector<Fiber> fibers(threads);
-    for (int i = 0; i < columns * rows; i++) {
+    std::vector<int> order(columns * rows);
+    for (int i = 0; i < columns * rows; i++) order[i] = i;
+    std::shuffle(order.begin(), order.end(), draw);
+    for (int i : order) {
         block_index = {i % columns, i / columns};
         memset(shared_memory, 0xff, sizeof shared_memory);  // not a number, in every type
+        begin_block();
         warps.assign(threads / 32, Warp());
         std::vector<Fiber*> left;
         for (int thread = 0; thread < threads; thread++) {

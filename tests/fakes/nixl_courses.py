@@ -1,8 +1,15 @@
-"""Two processes and the real NIXL: `python -m nixl_courses`."""
+"""Two processes and the real NIXL: `python -m nixl_courses COURSE`."""
 
+import ctypes
 import multiprocessing
+import os
+import signal
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import torch
@@ -10,11 +17,13 @@ import torch
 from antiphon.kv.arena import StateArena
 from antiphon.kv.handoff import HiddenStates, Place
 from antiphon.kv.sharing import share
+from antiphon.kv.transports import nixl
 from antiphon.kv.transports.mapped import ArenaExport
 from antiphon.kv.transports.nixl import Nixl
 
 CPU, ROWS, WIDTH, TOKENS, BATCHES = torch.device("cpu"), 1024, 64, 200, 20
 SECONDS = 60.0
+PR_SET_PDEATHSIG = 1  # see prctl(2)
 
 
 def states_of(seed: int) -> torch.Tensor:
@@ -22,7 +31,8 @@ def states_of(seed: int) -> torch.Tensor:
 
 
 def decode(pipe: Connection) -> None:
-    """Has the arena, and sends what is in it."""
+    """Has the arena, and sends what is in it. Ends with the encoder, even while it is stopped."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     arena = StateArena(ROWS, WIDTH, torch.bfloat16, CPU)
     arena.states.fill_(-1)
     far = share(arena, "nixl").far
@@ -42,43 +52,127 @@ class Written:
             export,
             CPU,
             lambda keys, tickets: self.told.append((keys, tickets)),
-            lambda states, reason: self.failed.append((states, reason)),
+            lambda _, states, reason: self.failed.append((states, reason)),
         )
 
     def write(self, seed: int, rows: np.ndarray) -> None:
         states = HiddenStates(("a", "b"), (50, TOKENS - 50), states_of(seed))
         places = [Place("arena", seed, rows[:50]), Place("arena", seed + 1, rows[50:])]
         self.nixl.queued(states, places)
-        sent, end = self.nixl.computed(), time.monotonic() + SECONDS
-        while sent is not None and not sent():
-            assert time.monotonic() < end
-            time.sleep(0.001)
+        sent = self.nixl.computed()
+        if sent is not None:
+            until(sent)
 
 
-def main() -> None:
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+@contextmanager
+def a_decoder() -> Iterator[tuple[ArenaExport, Connection, BaseProcess]]:
+    """In a process of its own, which has the other end of the pipe."""
     context = multiprocessing.get_context("spawn")
     pipe, far = context.Pipe()
     process = context.Process(target=decode, args=(far,), daemon=True)
     process.start()
-    encoder, choose = Written(pipe.recv()), np.random.default_rng(0)
-    wanted = np.full((ROWS, WIDTH), -1, np.float32)
-    for seed in range(BATCHES):
-        rows = choose.permutation(ROWS)[:TOKENS] if seed % 2 else np.arange(TOKENS) + seed
-        encoder.write(seed, rows)
-        wanted[rows] = states_of(seed).float().numpy()
-        pipe.send("read")
-        np.testing.assert_array_equal(pipe.recv(), wanted)
-    assert encoder.told == [(("a", "b"), (seed, seed + 1)) for seed in range(BATCHES)]
-    assert not encoder.failed
-    process.kill()
-    process.join()
-    encoder.write(BATCHES, np.arange(TOKENS))
+    try:
+        yield pipe.recv(), pipe, process
+    finally:
+        process.kill()
+        process.join()
+
+
+def read(pipe: Connection) -> np.ndarray:
+    """What is in the arena, [ROWS, WIDTH] float32."""
+    pipe.send("read")
+    there: np.ndarray = pipe.recv()
+    return there
+
+
+def arrive_until_the_decoder_dies() -> None:
+    with a_decoder() as (export, pipe, process):
+        encoder, choose = Written(export), np.random.default_rng(0)
+        wanted = np.full((ROWS, WIDTH), -1, np.float32)
+        for seed in range(BATCHES):
+            rows = choose.permutation(ROWS)[:TOKENS] if seed % 2 else np.arange(TOKENS) + seed
+            encoder.write(seed, rows)
+            wanted[rows] = states_of(seed).float().numpy()
+            np.testing.assert_array_equal(read(pipe), wanted)
+        assert encoder.told == [(("a", "b"), (seed, seed + 1)) for seed in range(BATCHES)]
+        assert not encoder.failed
+        process.kill()
+        process.join()
+        encoder.write(BATCHES, np.arange(TOKENS))
+        ((states, reason),) = encoder.failed
+        assert reason
+        assert torch.equal(states.packed, states_of(BATCHES))
+        encoder.nixl.close()
+
+
+def are_not_waited_for() -> None:
+    """A decoder that is stopped takes nothing in over TCP (other ways within a machine write its
+    memory without it). A write that was given up lands when it goes on; one that was abandoned is
+    over once it has died."""
+    with a_decoder() as (export, pipe, process):
+        assert process.pid is not None
+        encoder, another = Written(export), Written(export)
+        for each in (encoder, another):
+            each.write(0, np.arange(TOKENS))  # it is connected
+        os.kill(process.pid, signal.SIGSTOP)
+        is_given_up(encoder)
+        os.kill(process.pid, signal.SIGCONT)
+        until(encoder.nixl.check)
+        np.testing.assert_array_equal(read(pipe)[GIVEN_UP], states_of(1).float().numpy())
+        assert encoder.nixl.landing == {}
+        assert not encoder.nixl.is_open
+        encoder.write(2, GIVEN_UP)
+        assert len(encoder.failed) == 2, "nothing is posted any more"
+        assert len(encoder.told) == 1
+        os.kill(process.pid, signal.SIGSTOP)
+        is_abandoned(another)
+        process.kill()
+        until(another.nixl.check)
+        assert not another.nixl.is_open
+
+
+GIVEN_UP = np.arange(TOKENS) + TOKENS  # rows
+
+
+def is_given_up(encoder: Written) -> None:
+    before, nixl.WRITE_SECONDS = nixl.WRITE_SECONDS, 0.2
+    encoder.write(1, GIVEN_UP)
+    nixl.WRITE_SECONDS = before
     ((states, reason),) = encoder.failed
-    assert reason
-    assert torch.equal(states.packed, states_of(BATCHES))
-    encoder.nixl.close()
-    print("done")
+    assert "took longer than 0.2 s" in reason
+    assert torch.equal(states.packed, states_of(1))
+    for _ in range(20):
+        assert not encoder.nixl.check()
+        assert encoder.nixl.landing == {"a": 1, "b": 2}
+        time.sleep(0.01)
+    assert encoder.nixl.is_open
+
+
+def is_abandoned(encoder: Written) -> None:
+    """As that to a decoder that has ended: nobody waits for it."""
+    states = HiddenStates(("a",), (TOKENS,), states_of(1))
+    encoder.nixl.queued(states, [Place("arena", 1, np.arange(TOKENS))])
+    sent = encoder.nixl.computed()
+    assert sent is not None
+    assert not sent()
+    encoder.nixl.abandon()
+    assert sent()
+    assert not encoder.failed
+    assert encoder.nixl.is_open
+
+
+COURSES = {
+    course.__name__: course for course in (arrive_until_the_decoder_dies, are_not_waited_for)
+}
 
 
 if __name__ == "__main__":
-    main()
+    COURSES[sys.argv[1]]()
+    print("done")

@@ -7,6 +7,7 @@ Codes and scales are drawn around a given weight: how well they approximate it d
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,11 +74,15 @@ def _quantized(
 
 
 def gptq(
-    bits: int = 4, act_order: bool = False, symmetric: bool = False, first_version: bool = True
+    bits: int = 4,
+    act_order: bool = False,
+    symmetric: bool = False,
+    first_version: bool = True,
+    group: int = GROUP,
 ) -> Writer:
     def write(weight: torch.Tensor) -> Written:
         inputs = weight.shape[1]
-        group_of = np.arange(inputs) // GROUP
+        group_of = np.arange(inputs) // group
         if act_order:
             group_of = np.random.default_rng(0).permutation(group_of)
         codes, zeros, scales, dense = _quantized(weight, group_of, bits, symmetric)
@@ -93,8 +98,8 @@ def gptq(
     return write
 
 
-def awq(weight: torch.Tensor) -> Written:
-    group_of = np.arange(weight.shape[1]) // GROUP
+def awq(weight: torch.Tensor, group: int = GROUP) -> Written:
+    group_of = np.arange(weight.shape[1]) // group
     codes, zeros, scales, dense = _quantized(weight, group_of, 4, symmetric=False)
     places = [0, 4, 1, 5, 2, 6, 3, 7]
     tensors = {
@@ -151,9 +156,9 @@ def torchao_int8(weight: torch.Tensor) -> Written:
     return Written({f"_weight_{key}": value for key, value in tensors.items()}, values * scales)
 
 
-def torchao_intx(weight: torch.Tensor) -> Written:
+def torchao_intx(weight: torch.Tensor, group: int = GROUP) -> Written:
     """Four-bit numbers from -8, a byte each, with zeros."""
-    group_of = np.arange(weight.shape[1]) // GROUP
+    group_of = np.arange(weight.shape[1]) // group
     codes, zeros, scales, dense = _quantized(weight, group_of, 4, symmetric=False)
     tensors = {
         "qdata": torch.from_numpy(codes.T - 8).to(torch.int8),
@@ -163,9 +168,9 @@ def torchao_intx(weight: torch.Tensor) -> Written:
     return Written({f"_weight_{key}": value for key, value in tensors.items()}, dense)
 
 
-def torchao_int4(weight: torch.Tensor) -> Written:
+def torchao_int4(weight: torch.Tensor, group: int = GROUP) -> Written:
     """q in -8 to 7 stands for `q * scale + zero`."""
-    group_of = np.arange(weight.shape[1]) // GROUP
+    group_of = np.arange(weight.shape[1]) // group
     codes, zeros, scales, dense = _quantized(weight, group_of, 4, symmetric=False)
     signed = codes.T - 8
     shifts = (8 - zeros) * scales.astype(np.float64)
@@ -188,29 +193,43 @@ def _torchao(name: str, **arguments: Any) -> dict[str, Any]:
     return {"quant_method": "torchao", "quant_type": {"default": config}}
 
 
-_GROUPS = {"_type": "PerGroup", "_version": 1, "_data": {"group_size": GROUP}}
-_OF_GPTQ = {"quant_method": "gptq", "group_size": GROUP}
-_INT4 = {"_type": "torch.dtype", "_data": "int4"}
-_NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-# quantization_config and writer of each method.
-METHODS: dict[str, tuple[dict[str, Any], Writer]] = {
-    "gptq": ({**_OF_GPTQ, "bits": 4, "sym": False}, gptq()),
-    "gptq_act_order": ({**_OF_GPTQ, "bits": 4, "desc_act": True}, gptq(act_order=True)),
-    "gptq_8_bits": ({**_OF_GPTQ, "bits": 8, "sym": True}, gptq(bits=8, symmetric=True)),
-    "gptq_v2": (
-        {**_OF_GPTQ, "bits": 4, "checkpoint_format": "gptq_v2"},
-        gptq(first_version=False),
-    ),
-    "awq": ({"quant_method": "awq", "bits": 4, "group_size": GROUP, "version": "gemm"}, awq),
-    "nf4": (_NF4, four_bits("nf4", twice=False)),
-    "nf4_twice": ({**_NF4, "bnb_4bit_use_double_quant": True}, four_bits("nf4", twice=True)),
-    "fp4": ({**_NF4, "bnb_4bit_quant_type": "fp4"}, four_bits("fp4", twice=False)),
-    "llm_int8": ({"quant_method": "bitsandbytes", "load_in_8bit": True}, llm_int8),
-    "torchao_int8": (_torchao("Int8WeightOnlyConfig"), torchao_int8),
-    "torchao_intx": (
-        _torchao("IntxWeightOnlyConfig", weight_dtype=_INT4, granularity=_GROUPS),
-        torchao_intx,
-    ),
-    "torchao_int4": (_torchao("Int4WeightOnlyConfig", group_size=GROUP), torchao_int4),
-    "torchao_float8": (_torchao("Float8WeightOnlyConfig"), torchao_float8),
-}
+def methods(group: int) -> dict[str, tuple[dict[str, Any], Writer]]:
+    """quantization_config and writer of each method; `group`: inputs that share a scale."""
+    of_gptq = {"quant_method": "gptq", "group_size": group}
+    of_awq = {"quant_method": "awq", "bits": 4, "group_size": group, "version": "gemm"}
+    nf4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    groups = {"_type": "PerGroup", "_version": 1, "_data": {"group_size": group}}
+    int4 = {"_type": "torch.dtype", "_data": "int4"}
+    return {
+        "gptq": ({**of_gptq, "bits": 4, "sym": False}, gptq(group=group)),
+        "gptq_act_order": (
+            {**of_gptq, "bits": 4, "desc_act": True},
+            gptq(act_order=True, group=group),
+        ),
+        "gptq_8_bits": (
+            {**of_gptq, "bits": 8, "sym": True},
+            gptq(bits=8, symmetric=True, group=group),
+        ),
+        "gptq_v2": (
+            {**of_gptq, "bits": 4, "checkpoint_format": "gptq_v2"},
+            gptq(first_version=False, group=group),
+        ),
+        "awq": (of_awq, partial(awq, group=group)),
+        "nf4": (nf4, four_bits("nf4", twice=False)),
+        "nf4_twice": ({**nf4, "bnb_4bit_use_double_quant": True}, four_bits("nf4", twice=True)),
+        "fp4": ({**nf4, "bnb_4bit_quant_type": "fp4"}, four_bits("fp4", twice=False)),
+        "llm_int8": ({"quant_method": "bitsandbytes", "load_in_8bit": True}, llm_int8),
+        "torchao_int8": (_torchao("Int8WeightOnlyConfig"), torchao_int8),
+        "torchao_intx": (
+            _torchao("IntxWeightOnlyConfig", weight_dtype=int4, granularity=groups),
+            partial(torchao_intx, group=group),
+        ),
+        "torchao_int4": (
+            _torchao("Int4WeightOnlyConfig", group_size=group),
+            partial(torchao_int4, group=group),
+        ),
+        "torchao_float8": (_torchao("Float8WeightOnlyConfig"), torchao_float8),
+    }
+
+
+METHODS = methods(GROUP)

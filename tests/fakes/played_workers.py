@@ -197,7 +197,7 @@ class DecoderNode(Node):
     def step(self) -> None:
         """As a replica's."""
         scheduler = self.scheduler
-        self.asks.turn()
+        self.asks.ask_overdue()
         self._make_room()
         if commands := scheduler.next_encodes():
             self._make_room()

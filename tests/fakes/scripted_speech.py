@@ -25,6 +25,7 @@ class ScriptedEngine:
 
     def __init__(self, folder: Path, window: Any = "full") -> None:
         self.inputs = InputProcessor(ModelConfig.load(ModelOptions(str(folder))), window)
+        self.inputs.has_words = False  # nothing is heard, so no token has a time
         self.hold_memory = ByteBudget(1 << 40).hold
         self.begin(lambda asked: GOOD)
 

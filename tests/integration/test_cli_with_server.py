@@ -95,8 +95,27 @@ def test_generate(server: Running) -> None:
     done = antiphon("generate", "in words: 9", "--server", server.url, "-m", "numbers", "--json")
     assert json.loads(done.stdout) == {
         "prompt": "in words: 9",
-        "outputs": [{"index": 0, "text": "nine", "finish_reason": "stop"}],
+        "outputs": [{"index": 0, "text": "nine", "finish_reason": "stop", "logprobs": None}],
     }
+
+
+def test_log_probabilities(server: Running) -> None:
+    done = antiphon(
+        "generate", "in words: 9", "--server", server.url, "-m", "numbers", "--json",
+        "--logprobs", "2",
+    )  # fmt: skip
+    (output,) = json.loads(done.stdout)["outputs"]
+    given = output["logprobs"]
+    assert "nine" in "".join(given["tokens"])
+    assert len(given["token_logprobs"]) == len(given["tokens"])
+    assert all(value <= 0 for value in given["token_logprobs"])
+    assert all(len(row) >= 2 for row in given["top_logprobs"])
+
+
+def test_a_key_that_no_header_holds(server: Running) -> None:
+    done = antiphon("generate", "in words: 9", "--server", server.url, "--api-key", "schlüssel")
+    assert (done.code, "printable ASCII" in done.stderr) == (2, True)
+    assert "schl" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Long recordings with the shipped model: one window after another as transformers goes through
 them, voice activity, and sound that is hard to hear."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transcribing_engine import TranscribingEngine
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from antiphon.engine.outputs import Transcription
+from antiphon.inputs.audio.cuts import cut_at_quiet
 from antiphon.inputs.audio.forms import load_audio
 
 pytestmark = pytest.mark.slow
@@ -195,3 +197,32 @@ def test_ten_minutes_in_every_mode(
         assert 90 <= count <= 100, (options, count)
         starts = [segment.start for segment in result.segments]
         assert starts == sorted(starts)
+
+
+def without_pauses(samples: np.ndarray) -> np.ndarray:
+    """What is louder than 3 % of the mean power, and 40 ms around it."""
+    frames = samples[: len(samples) // 320 * 320].reshape(-1, 320)
+    powers = (frames**2).mean(1)
+    loud = np.convolve(powers > 0.03 * powers.mean(), np.ones(5), "same") > 0
+    return frames[loud].reshape(-1)
+
+
+@pytest.mark.parametrize("options", [{}, {"timestamps": False}, {"word_timestamps": True}])
+def test_windows_without_a_pause_between_them_lose_and_double_no_word(
+    engine: TranscribingEngine, recordings: dict[str, np.ndarray], options: Any
+) -> None:
+    """Each word of two recordings, said without a pause, is in the text as often as it was said."""
+    parts = [without_pauses(recordings[name]) for name in ("call.wav", "light.flac")]
+    said = ["call seven nine zero", "turn on the radio in the office"]
+    loud = [part / np.sqrt((part**2).mean()) * 0.05 for part in parts]
+    sound = np.concatenate(loud * 6).astype(np.float32)
+    sound += np.random.default_rng(0).standard_normal(len(sound)).astype(np.float32) * 0.005
+    assert engine.inputs.audio is not None
+    longest = engine.inputs.audio.window
+    spans = cut_at_quiet(sound, longest, RATE, overlaps=True)
+    assert len(spans) > 2
+    assert all(first[1] > second[0] for first, second in pairwise(spans)), "no cut at a pause"
+    result = engine.transcribe(sound, language="en", temperature=0, **options)
+    assert result.text == " ".join(said * 6)
+    starts = [segment.start for segment in result.segments]
+    assert starts == sorted(starts)

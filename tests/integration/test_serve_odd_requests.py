@@ -1,5 +1,6 @@
 """Odd requests: each is answered for what it is, with the name of what is wrong in it."""
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ NUMBERS = {"model": "numbers", "prompt": "in words: 7"}
 TEXT = {"type": "text", "text": "w7"}
 URL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 PIXEL = {"type": "image_url", "image_url": {"url": URL}}
+WAV = {"data": base64.b64encode((RECORDINGS / "call.wav").read_bytes()).decode()}
 NOISE = {"type": "input_audio", "input_audio": {"data": "AAAA"}}
 
 
@@ -38,6 +40,8 @@ def chat(*parts: dict[str, Any], model: str = "sees", **fields: Any) -> dict[str
 
 WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     (COMPLETIONS, {**NUMBERS, "prompt": LONE}, "prompt", "half of a surrogate pair"),
+    (COMPLETIONS, {**NUMBERS, "prompt": "7 " * 10**6}, "prompt", "is too long: its first"),
+    (TOKENIZE, {"model": "numbers", "prompt": "7" * (2**18 + 1)}, "prompt", "at most 262144 at"),
     (TOKENIZE, {"model": "numbers", "prompt": LONE}, "prompt", "half of a surrogate pair"),
     (CHATS, chat({"type": "text", "text": LONE}), "messages", "half of a surrogate pair"),
     (COMPLETIONS, {**NUMBERS, LONE: 1}, LONE, "there is no field"),
@@ -61,6 +65,13 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     (CHATS, chat(TEXT, model="numbers", name="Ada"), "messages.0.name", "knows no participants"),
     (CHATS, chat(NOISE, model="hears", name="Ada"), "messages.0.name", "knows no participants"),
+    (CHATS, chat(TEXT, name="Ada"), "messages.0.name", "leaves names out"),
+    (
+        CHATS,
+        chat({"type": "input_audio", "input_audio": {**WAV, "format": "mp3"}}, model="hears"),
+        "messages",
+        "input_audio.format is 'mp3', but the data is wav",
+    ),
     (CHATS, chat(NOISE, model="hears"), "messages", "not readable as audio"),
 ]
 
@@ -93,9 +104,11 @@ RIGHT: list[tuple[str, dict[str, Any]]] = [
     (COMPLETIONS, {**NUMBERS, "stop": "a stop of more than 16 letters"}),
     (COMPLETIONS, {**NUMBERS, "stop": ["a stop"] * 16}),
     (COMPLETIONS, {**NUMBERS, "user": LONE}),
+    (COMPLETIONS, {**NUMBERS, "stop": [LONE]}),
+    (TOKENIZE, {"model": "numbers", "prompt": "7" * 2**18}),
     (COMPLETIONS, {**NUMBERS, "logit_bias": {"3": 1}}),
     (CHATS, chat({**TEXT, "image_url": None})),
-    (CHATS, chat(TEXT, name="Ada")),
+    (CHATS, chat({"type": "input_audio", "input_audio": {**WAV, "format": "WAV"}}, model="hears")),
     (CHATS, chat(PIXEL, TEXT)),
     (CHATS, chat()),
 ]

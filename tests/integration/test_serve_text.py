@@ -28,6 +28,40 @@ def test_completions(client: openai.OpenAI) -> None:
     assert reply.usage.completion_tokens > 1
 
 
+def test_a_stream_counts_what_the_whole_text_counts(client: openai.OpenAI) -> None:
+    """The token that ends a text, too."""
+    counted: Any = {"stream": True, "stream_options": {"include_usage": True}}
+    for more in ({}, {"stop": "two"}, {"max_tokens": 1}):
+        ask = partial(client.completions.create, model="numbers", prompt="in words: 42", **more)
+        whole = ask().usage
+        assert [chunk.usage for chunk in ask(**counted)][-1] == whole
+        talk = partial(client.chat.completions.create, model="numbers", **more)
+        talk = partial(talk, messages=question("in words: 42"))
+        assert [chunk.usage for chunk in talk(**counted)][-1] == talk().usage == whole
+
+
+@pytest.mark.parametrize("number", [42, 4711, 7])
+@pytest.mark.parametrize("skips", [True, False])
+def test_offsets_are_those_of_the_text(client: openai.OpenAI, number: int, skips: bool) -> None:
+    """Also where the text has a blank that its token's own text lacks, and behind an echo."""
+    ask = partial(client.completions.create, model="numbers", logprobs=1)
+    ask = partial(ask, prompt=f"in words: {number}", extra_body={"skip_special_tokens": skips})
+    for echo in (False, True):
+        (choice,) = ask(echo=echo).choices
+        found = choice.logprobs
+        assert found is not None
+        assert found.tokens is not None
+        assert found.text_offset is not None
+        pairs = list(zip(found.tokens, found.text_offset, strict=True))
+        shown = pairs if not skips else pairs[:-1]
+        for token, offset in shown:
+            assert choice.text[offset:].startswith(token), (choice.text, pairs)
+        assert found.text_offset == sorted(found.text_offset)
+        assert found.text_offset[0] == (len(f"in words: {number}") if echo else 0)
+        if skips:
+            assert found.text_offset[-1] == len(choice.text)
+
+
 def test_several_prompts_and_forms(client: openai.OpenAI) -> None:
     prompts = [f"in words: {number}" for number in (7, 8, 9)]
     reply = client.completions.create(model="numbers", prompt=prompts, echo=True)

@@ -64,7 +64,7 @@ def test_parameters_of_any_form_that_was_accepted_travel(bias: Any) -> None:
     arrived = there_and_back(Submit([request(params=params)]))
     assert isinstance(arrived, Submit)
     assert arrived.requests[0].params == params
-    assert arrived.requests[0].params.given == params.given
+    assert arrived.requests[0].params.fields_set == params.fields_set
     assert hash(arrived.requests[0].params) == hash(params)
 
 
@@ -89,7 +89,7 @@ def test_a_request_that_cannot_be_read_harms_no_other() -> None:
     bad = request(1, max_tokens="eight")
     worse = request(2)
     object.__setattr__(worse.params, "temperature", -5.0)
-    object.__setattr__(worse.params, "given", frozenset({"temperature"}))
+    object.__setattr__(worse.params, "fields_set", frozenset({"temperature"}))
     encoded = frames_of(Submit([request(0), bad, worse, request(3)]))
     first, *unreadable = MessageDecoder().decode(encoded)
     assert isinstance(first, Submit)

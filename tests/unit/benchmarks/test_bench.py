@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from paths import ROOT
 from typer.testing import CliRunner
 
 from antiphon.benchmarks import attention, local, peers, serving, shapes
 from antiphon.benchmarks.acceptance import acceptance
 from antiphon.benchmarks.commands import _folder, _numbers
 from antiphon.benchmarks.commands import app as bench
-from antiphon.benchmarks.report import plot, plot_attention, table, write_json
+from antiphon.benchmarks.report import Report, plot, plot_attention, table, write_json
 from antiphon.benchmarks.steps import Work
 from antiphon.config.errors import ConfigurationError, RequestFailed
 from antiphon.config.options import ModelOptions, resolve
@@ -141,6 +144,20 @@ def test_the_work_of_an_encoder(tmp_path: Path) -> None:
     shapes.write_checkpoint(shapes.PUBLISHED["whisper-large-v3"], tmp_path)
     work = Work.of(ModelConfig.load(ModelOptions(str(tmp_path))).encoder, 1500)
     assert (work.linear + work.attention) / 1e12 == pytest.approx(2.26, abs=0.01)
+
+
+def test_a_report_is_written_as_it_grows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows.json"
+    report = Report("a bench", "a machine", file)
+    for count in (1, 2):
+        report.add([{"number": count}])
+        assert len(json.loads(file.read_text())["rows"]) == count
+    monkeypatch.setattr(sys, "argv", ["show.py", str(file), "absent.json"])
+    with pytest.raises(SystemExit, match=r"missing: absent\.json"):
+        runpy.run_path(str(ROOT / "benchmarks" / "scripts" / "show.py"), run_name="__main__")
+    assert "a bench, a machine" in capsys.readouterr().out
 
 
 def test_tables_plots_and_files(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import wave
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ import httpx
 import numpy as np
 import pytest
 from blocked_imports import blocking
+from played_server import DONE, client, failing, played
 
 from antiphon.client import (
-    AsyncClient,
     AuthenticationError,
     ClientError,
     ConnectionFailed,
@@ -27,33 +26,6 @@ from antiphon.client import (
 )
 from antiphon.client.policy import Policy, base_of
 from antiphon.client.sound import content_of
-
-QUICK = Policy(pause=0.001)
-DONE = {"choices": [{"text": "seven", "finish_reason": "stop"}], "usage": {"prompt_tokens": 4}}
-Answer = Callable[[httpx.Request], httpx.Response]
-
-
-def client(answer: Answer, policy: Policy = QUICK, **options: Any) -> AsyncClient:
-    return AsyncClient("server", policy=policy, transport=httpx.MockTransport(answer), **options)
-
-
-def played(*steps: httpx.Response | Exception) -> tuple[Answer, list[httpx.Request]]:
-    """Answers in turn, and what was asked."""
-    left, requests = list(steps), []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        requests.append(request)
-        step = left.pop(0)
-        if isinstance(step, Exception):
-            raise step
-        return step
-
-    return answer, requests
-
-
-def failing(status: int, **headers: str) -> httpx.Response:
-    detail = {"message": "no", "type": "t", "param": "n", "code": "c"}
-    return httpx.Response(status, json={"error": detail}, headers=headers)
 
 
 @pytest.mark.parametrize("server", ["h:1", "http://h:1", "http://h:1/", "http://h:1/v1"])

@@ -87,7 +87,7 @@ def test_options_are_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
         options = keywords.engine_options(defaults, batched=batched)
         assert options["timestamps"] is not batched
         assert set(options) <= {*keywords.NAMES}
-        given = options["params"].given
+        given = options["params"].fields_set
         assert "repetition_penalty" in given
         assert given <= set(keywords.SAMPLING)
     settings = keywords.settled({"chunk_length": 20, "max_new_tokens": 9}, keywords.DEFAULTS)

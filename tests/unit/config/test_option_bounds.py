@@ -30,7 +30,7 @@ def test_a_pool_has_a_fixed_size_unless_bounds_are_given(
         ({"encoder_replicas": 3, "encoder_max_replicas": 2}, "encoder_max_replicas=2 must not"),
         ({"ray": False, "decoder_max_replicas": 2}, "needs a process for each: leave out ray=F"),
         ({"ray": False, "name": "asr"}, "no other process can attach to name='asr'"),
-        ({"max_restarts": -1}, "max_restarts must be a whole number above -1"),
+        ({"max_restarts": -1}, "max_restarts must be a whole number of 0 or more"),
         ({"heartbeat_timeout": 0.0}, "heartbeat_timeout must be a number above 0"),
     ],
 )

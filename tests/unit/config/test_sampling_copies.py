@@ -35,16 +35,16 @@ OPEN = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tok
 def test_a_default_that_a_copy_sets_counts_as_set(field: Any) -> None:
     """Also where nothing but its being there tells it from a parameter that was left open."""
     default = getattr(SamplingParams(), field.name)
-    if field.name == "given" or default is None:
+    if field.name == "fields_set" or default is None:
         return  # None always leaves a parameter open
     for params in (SamplingParams(), SamplingParams(seed=3)):
         copied = dataclasses.replace(params, **{field.name: default})
         assert copied == dataclasses.replace(
             SamplingParams(seed=params.seed), **{field.name: default}
         )
-        assert copied.given == params.given | {field.name}
+        assert copied.fields_set == params.fields_set | {field.name}
         again = dataclasses.replace(copied, max_tokens=9)
-        assert again.given == copied.given | {"max_tokens"}
+        assert again.fields_set == copied.fields_set | {"max_tokens"}
 
 
 COPIES: dict[str, Callable[[SamplingParams], SamplingParams]] = {
@@ -62,7 +62,7 @@ def test_every_kind_of_copy_remembers_what_was_set(make: Any) -> None:
     params = dataclasses.replace(SamplingParams(top_p=1.0, n=1), temperature=0.0)
     copied = make(params)
     assert copied == params
-    assert copied.given == {"top_p", "n", "temperature"}
+    assert copied.fields_set == {"top_p", "n", "temperature"}
     assert [name for name in OPEN if copied.leaves_open(name)] == OPEN[2:]
 
 

@@ -203,8 +203,8 @@ def test_values_that_change_nothing_are_taken_under_foreign_names() -> None:
 
 @pytest.mark.parametrize("value", [5, "x", ["stop"], {"stop": 1}, True], ids=repr)
 def test_what_is_filled_in_here_is_nobody_elses(value: object) -> None:
-    with pytest.raises(SamplingError, match="unknown sampling parameter 'given'"):
-        SamplingParams.of({"given": value})
+    with pytest.raises(SamplingError, match="unknown sampling parameter 'fields_set'"):
+        SamplingParams.of({"fields_set": value})
 
 
 def test_suggestions_are_near() -> None:

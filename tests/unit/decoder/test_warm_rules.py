@@ -30,7 +30,7 @@ from antiphon.scheduler.plan import Admission
 # What never reaches a step on the device: the host deals with it, or it comes as one of the rules.
 OF_THE_HOST = {
     "n", "seed", "max_tokens", "stop", "stop_token_ids", "include_stop_str_in_output", "ignore_eos",
-    "skip_special_tokens", "given", "no_repeat_ngram_size", "beam_size", "length_penalty",
+    "skip_special_tokens", "fields_set", "no_repeat_ngram_size", "beam_size", "length_penalty",
     "early_stopping", "patience",
 }  # fmt: skip
 LENGTHS_AND_SEEDS = {"prompt_len", "max_len", "seed"}

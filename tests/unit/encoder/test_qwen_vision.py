@@ -11,9 +11,10 @@ from tiny_vision import PATCH_FEATURES, QWEN, qwen_pixels, save, values
 
 from antiphon.config.options import resolve
 from antiphon.config.parallel import Parallel
-from antiphon.encoder.models.qwen_vision import frame_order
+from antiphon.encoder.models.qwen_vision import QwenVisionEncoder, frame_order, kept_order
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.image_halves import ImageShape
 
 # Windows are 2 x 2 merged patches: whole, cut at the right, at the bottom; several frames.
 GRIDS = [(1, 8, 8), (1, 2, 2), (3, 4, 10), (1, 10, 6), (1, 8, 8), (2, 2, 4)]
@@ -70,6 +71,23 @@ def test_patches_that_cannot_be_merged(made: dict[str, tuple[Path, Any]]) -> Non
     runner = EncoderRunner(ModelConfig.load(config.model), config)
     with pytest.raises(ValueError, match=f"3 x 4 patches of {PATCH_FEATURES} numbers"):
         runner.encode([qwen_pixels(0, 1, 3, 4)])
+
+
+def test_sequences_are_counted_and_what_fills_graphs_is_not_kept(
+    made: dict[str, tuple[Path, Any]],
+) -> None:
+    for name in QWEN:
+        config = resolve(str(made[name][0]), {"device": "cpu"})
+        encoder = EncoderRunner(ModelConfig.load(config.model), config).model
+        assert isinstance(encoder, QwenVisionEncoder)
+        images = [ImageShape((*grid, PATCH_FEATURES)) for grid in GRIDS]
+        encoder.layout(images)
+        kept = kept_order.cache_info().currsize
+        for missing in range(4, 400, 4):
+            filled = [*images, encoder.filler(missing)]
+            lengths = encoder.layout(filled).lengths
+            assert encoder.sequences(filled) == {key: len(each) for key, each in lengths.items()}
+        assert kept_order.cache_info().currsize == kept
 
 
 def test_windows_of_a_grid_that_they_do_not_divide() -> None:

@@ -18,6 +18,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}[assistant]{% endif %}{{ more }}"
 )
 
+ROLES = ("system", "user", "assistant", "tool")
+
 
 class Tokenizer:
     """Its token ids are characters."""
@@ -36,11 +38,29 @@ class Tokenizer:
 
 
 def ask(messages: Any, reads_images: bool = True, **options: Any) -> tuple[str, list[Any]]:
-    chat = ChatFormat(Tokenizer(), TEMPLATE, "<image>" if reads_images else None)
+    chat = ChatFormat(Tokenizer(), TEMPLATE, 4096, "<image>" if reads_images else None)
     (prompt,) = chat_prompts(messages, options)
     plain = chat.plain(prompt)
     assert isinstance(plain, dict)
     return "".join(plain["prompt_token_ids"]), plain.get("multi_modal_data", {}).get("image", [])
+
+
+@pytest.mark.parametrize(
+    ("template", "roles"),
+    [
+        (TEMPLATE, set()),
+        (TEMPLATE + "{% for message in messages %}{{ message.name }}{% endfor %}", set(ROLES)),
+        ("{{ messages[-1]['name'] if messages[-1].role == 'tool' }}", {"tool"}),
+        ("{{ messages[-1].get('name') if messages[0].role == 'user' else 1 / 0 }}", set(ROLES)),
+        ("{{ 1 / 0 }}", set(ROLES)),
+    ],
+)
+def test_whether_names_are_shown(template: str, roles: set[str]) -> None:
+    """Of messages behind the user's too, where a template wants that; a template that fails at
+    all is to say so itself."""
+    chat = ChatFormat(Tokenizer(), template, 4096, placeholder=None)
+    for _ in range(2):
+        assert {role for role in ROLES if chat.shows_name(role)} == roles
 
 
 def test_texts_and_images_in_their_order() -> None:
@@ -96,7 +116,7 @@ def test_chats_of_another_form_are_refused(messages: Any, message: str) -> None:
 
 
 def test_other_prompts_stay_as_they_are_and_templates_may_be_missing() -> None:
-    chat = ChatFormat(Tokenizer(), None, placeholder=None)
+    chat = ChatFormat(Tokenizer(), None, 4096, placeholder=None)
     assert chat.plain("text") == "text"
     assert chat.plain({"prompt": "text"}) == {"prompt": "text"}
     messages = [{"role": "user", "content": "a"}]
@@ -110,7 +130,7 @@ def test_other_prompts_stay_as_they_are_and_templates_may_be_missing() -> None:
 
 def test_images_in_a_template_of_text_alone() -> None:
     template = "{% for message in messages %}{{ message.role }}: {{ message.content }}{% endfor %}"
-    chat = ChatFormat(Tokenizer(), template, "<IMG_CONTEXT>")
+    chat = ChatFormat(Tokenizer(), template, 4096, "<IMG_CONTEXT>")
     parts = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]
     plain = chat.prompt([{"role": "user", "content": parts}])
     assert isinstance(plain, dict)

@@ -149,13 +149,10 @@ def test_large_pictures_are_resized_on_the_host(
     assert processor.encoder_input(picture(1, 400, 400)).payload.dtype == np.float32
 
 
-def test_what_would_travel_larger_stays_unless_the_device_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_would_travel_larger_stays_unless_the_device_is_asked_for(tmp_path: Path) -> None:
     make_vlm("internvl", tmp_path)
     half = ModelConfig.load(ModelOptions(str(tmp_path))).encoder
     assert isinstance(half, ImageHalf)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     large, small = picture(1, 600, 600), picture(1, 12, 12)
     auto, device = (ImageProcessor(tmp_path, half, resizing=way) for way in ("auto", "device"))
     assert auto.encoder_input(small).payload.dtype == np.uint8
@@ -166,11 +163,14 @@ def test_what_would_travel_larger_stays_unless_the_device_is_asked_for(
 def test_where_it_is_done_follows_the_device(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert ImageLimits.of(ModelOptions("", device="cpu")).resizing == "host"
-    assert ImageLimits.of(ModelOptions("", image_resizing="device")).resizing == "device"
+    for seen, resizing in ((False, "host"), (True, "auto")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda seen=seen: seen)
+        assert ImageLimits.of(ModelOptions("")).resizing == resizing
+        assert ImageLimits.of(ModelOptions("", device="cpu")).resizing == "host"
+        for way in ("host", "device"):
+            assert ImageLimits.of(ModelOptions("", image_resizing=way)).resizing == way
     SiglipImageProcessorPil(size={"height": 24, "width": 24}, resample=1).save_pretrained(tmp_path)
     half = None
     with pytest.raises(ConfigurationError, match="image_resizing='device' is not possible"):
         ImageProcessor(tmp_path, half, resizing="device")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     ImageProcessor(tmp_path, half, resizing="auto")

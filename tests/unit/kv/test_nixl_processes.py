@@ -30,7 +30,22 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_states_arrive_until_the_decoder_dies(environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "nixl_courses"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    run(environment, "all", "arrive_until_the_decoder_dies")
+
+
+def test_writes_that_are_not_waited_for(environment: dict[str, str]) -> None:
+    """Over TCP, where a process that is stopped takes nothing in."""
+    run(environment, "tcp", "are_not_waited_for")
+
+
+def run(environment: dict[str, str], transports: str, course: str) -> None:
+    """A course of `tests/fakes/nixl_courses.py`, with these `transports` of UCX."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "nixl_courses", course],
+        env=environment | {"UCX_TLS": transports},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert ended.returncode == 0, ended.stderr
     assert "done" in ended.stdout

@@ -14,6 +14,7 @@ from plain_engine import PlainEngine
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import ConfigurationError
 from antiphon.layers.linear import StackedLinear
+from antiphon.layers.quantization import int8
 from antiphon.layers.quantization.float8 import to_float8
 from antiphon.layers.quantization.int8 import to_int8
 from antiphon.layers.quantization.quantize import check_quantization, quantize_to_float8
@@ -124,3 +125,19 @@ class FakeLayer:
     """A layer on a GPU, as far as the check looks."""
 
     device, shape = torch.device("cuda"), torch.Size([24, 32])
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("in_vectors", [True, False])
+def test_integer_products_are_the_same_on_every_cpu(
+    rows: int, in_vectors: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8, "multiplies_integers", lambda: in_vectors)
+    generator = torch.Generator().manual_seed(rows)
+    codes, weight = (
+        torch.randint(-127, 128, shape, dtype=torch.int8, generator=generator)
+        for shape in ((rows, 1000), (24, 1000))
+    )
+    product = int8.integer_product(codes, weight)
+    assert product.dtype == torch.int32
+    assert torch.equal(product.long(), codes.long() @ weight.long().t())

@@ -69,3 +69,18 @@ def test_numbers_that_are_no_limits(tmp_path: Path, limit: str, value: str) -> N
     file = of_file(tmp_path, f"limits: {{{limit}: {value}}}")
     with pytest.raises(ConfigurationError, match=f"{limit} must be a number"):
         plan_of(read_config(file))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("limits: {upload_mb: 1}", "no limit 'upload_mb'. Did you mean 'upload_mib'?"),
+        ("limits: 7", "limits must be a mapping of names"),
+        ("ports: 1", "no option 'ports'. Did you mean 'port'?"),
+    ],
+)
+def test_names_that_are_none(tmp_path: Path, line: str, message: str) -> None:
+    file = of_file(tmp_path, line)
+    with pytest.raises(ConfigurationError) as caught:
+        read_config(file)
+    assert str(caught.value) == f"{file}: {message}"

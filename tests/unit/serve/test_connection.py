@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from antiphon.serve.admission import Admission
+from antiphon.serve.app import ROUTERS, make_app
 from antiphon.serve.connection import ConnectionMiddleware
 from antiphon.serve.events import EventStream
 from antiphon.serve.keys import ApiKeys
 from antiphon.serve.metrics import Metrics
-from antiphon.serve.settings import Limits
+from antiphon.serve.settings import Limits, ServerSettings
 
 SCOPE = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
 
@@ -87,3 +88,42 @@ def test_a_request_is_counted_and_not_open_once_its_answer_is_sent(
     assert logged == [0, 1]
     assert len(caplog.records) == 1, "once"
     assert counted in metrics.text()
+
+
+@pytest.mark.parametrize(
+    ("refused", "method", "path", "wanted"),
+    [
+        ("key", "GET", "/v1/models/a/b", "/v1/models/{name:path}"),
+        ("key", "DELETE", "/v1/completions", "/v1/completions"),
+        ("key", "GET", "/nowhere", "other"),
+        ("size", "POST", "/v1/audio/transcriptions", "/v1/audio/transcriptions"),
+        ("full", "POST", "/v1/completions", "/v1/completions"),
+        ("full", "POST", "/nowhere", "other"),
+        ("draining", "POST", "/v1/chat/completions", "/v1/chat/completions"),
+    ],
+)
+def test_refusals_are_counted_for_their_endpoint(
+    refused: str, method: str, path: str, wanted: str
+) -> None:
+    """Though they never reach it."""
+    admission = Admission(0 if refused == "full" else 1)
+    admission.draining = refused == "draining"
+    metrics = Metrics(admission)
+    app = make_app(ServerSettings(), {})
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Any) -> None:
+        pass
+
+    server = ConnectionMiddleware(
+        app, ApiKeys(("secret",) if refused == "key" else ()), Limits(), admission, metrics,
+        routes=[route for router in ROUTERS for route in router.routes],
+    )  # fmt: skip
+    headers = [(b"content-length", b"99999999999")] if refused == "size" else []
+    scope: Any = {**SCOPE, "method": method, "path": path, "headers": headers}
+    asyncio.run(server(scope, receive, send))
+    status = {"key": 401, "size": 413, "full": 429, "draining": 503}[refused]
+    counted = f'requests_total{{path="{wanted}",status="{status}"}} 1.0'
+    assert counted.encode() in metrics.text()

@@ -59,6 +59,25 @@ def test_a_head_without_an_end(connection: socket.socket, begin: bytes) -> None:
     error = json.loads(body)["error"]
     assert error["message"] == f"the headers are over {MOST_BYTES} bytes"
     assert (error["type"], error["code"]) == ("invalid_request_error", "headers_too_large")
+    assert b"x-request-id: req-" in head
+
+
+@pytest.mark.parametrize("sent", [b"nonsense\r\n\r\n", b"GET / HTTP/9\r\n\r\n", b"\x16\x03\x01"])
+def test_what_is_no_http(connection: socket.socket, sent: bytes) -> None:
+    """A line, a version that is none, the beginning of TLS."""
+    connection.sendall(sent)
+    head, _, body = answer(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    error = json.loads(body)["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_http")
+    assert b"x-request-id: req-" in head
+    assert f"content-length: {len(body)}".encode() in head
+
+
+def test_methods_that_an_endpoint_lacks(server: Running) -> None:
+    reply = httpx.get(f"{server.url}/v1/completions")
+    assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
+    assert reply.json()["error"]["type"] == "not_found_error"
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /health HT", b"GET /health HTTP/1.1\r\nhost: x\r\n"])

@@ -16,6 +16,7 @@ from antiphon.serve.admission import Admission
 from antiphon.serve.client_events import ClientGone, ClientSilent
 from antiphon.serve.connection import ConnectionMiddleware
 from antiphon.serve.errors import ApiError
+from antiphon.serve.events import event
 from antiphon.serve.handshake import deny
 from antiphon.serve.keys import ApiKeys
 from antiphon.serve.metric_names import PREFIX
@@ -48,7 +49,8 @@ IDLE_SECONDS = 0.05
 
 
 def events_of(
-    *messages: dict[str, Any] | bytes | type[Exception] | None, waits: list[float] | None = None
+    *messages: dict[str, Any] | str | bytes | type[Exception] | None,
+    waits: list[float] | None = None,
 ) -> list[str]:
     """The kinds of events that a client gets who sends `messages`: an exception stands for what the
     connection raises, None for the end of the transcription. Errors: their code or message.
@@ -64,6 +66,7 @@ def events_of(
         )  # fmt: skip
 
         async def send(text: str) -> None:
+            text.encode()  # as a socket does
             event = json.loads(text)
             error = event.get("error", {})
             sent.append(error.get("code") or error.get("message") or event["type"])
@@ -81,7 +84,7 @@ def events_of(
                 await asyncio.sleep(0.001)
             if isinstance(message, dict):
                 return json.dumps(message)
-            if isinstance(message, bytes):
+            if isinstance(message, (str, bytes)):
                 return message
             assert message is not None
             raise message
@@ -120,6 +123,31 @@ def test_binary_frames_are_told_and_the_session_goes_on() -> None:
     events = events_of(b"RIFF", {"type": "input_audio_buffer.clear"}, ClientGone)
     assert "not binary" in events[1]
     assert events[2:] == ["input_audio_buffer.cleared", "gone"]
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("[" * 100_000, "brackets within each other"),
+        ('{"type": "session.update", "session": ' + "[" * 100_000, "brackets within each other"),
+        ("[" * 100_000 + "]" * 100_000, "brackets within each other"),
+        ("[" * 900 + "]" * 900, "an event must be an object"),
+        ({"type": "session.update", "session": json.loads("[" * 900 + "]" * 900)}, "dictionary"),
+        ({"type": "input_audio_buffer.clear", "\ud800": 1}, "unknown"),
+        ({"type": "session.update", "session": {"\ud800": 1}}, "unknown"),
+        ({"type": "\ud800"}, "'type' must be one of"),
+        ({"type": "input_audio_buffer.append", "audio": "\ud800"}, "must be base64"),
+    ],
+)
+def test_odd_events_are_told_and_the_session_goes_on(message: Any, told: str) -> None:
+    events = events_of(message, {"type": "input_audio_buffer.clear"}, ClientGone)
+    assert told in events[1]
+    assert events[2:] == ["input_audio_buffer.cleared", "gone"]
+
+
+def test_events_of_streams_hold_any_text() -> None:
+    for text in ("\ud800", "caf\udce9 日本", "\U0001f600"):
+        assert json.loads(event({"text": text}).removeprefix(b"data: ")) == {"text": text}
 
 
 def test_a_client_that_leaves_is_told_nothing() -> None:

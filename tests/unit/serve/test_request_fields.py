@@ -3,9 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
+from openai.types.audio.transcription_create_params import TranscriptionCreateParamsBase
 
 from antiphon.config.beam_settings import BeamDefaults
 from antiphon.config.errors import SamplingError
@@ -16,7 +17,7 @@ from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
 from antiphon.serve.beam_fields import check_beam_fields
 from antiphon.serve.errors import ApiError, as_api_error
-from antiphon.serve.schemas.audio import TranscriptionBody
+from antiphon.serve.schemas.audio import LISTS, TranscriptionBody
 from antiphon.serve.schemas.text import CompletionBody
 from antiphon.serve.service import ServedModel
 from antiphon.serve.transcription_options import transcription_options
@@ -116,6 +117,31 @@ def test_checkpoints_that_take_no_earlier_text(
     assert error.param == field
     assert f"leave out {field}" in error.message
     assert "condition_on_previous_text" not in error.message
+
+
+def test_wrong_values_name_their_field(whisper: InputProcessor) -> None:
+    assert refusal(whisper, priority=10**30).param == "priority"
+
+
+def test_all_fields_of_openais_client_are_known() -> None:
+    """Its present one: what it sends is taken, or refused with a reason; as lists what it lists."""
+    fields = get_type_hints(TranscriptionCreateParamsBase)
+    known = TranscriptionBody.known() | set(TranscriptionBody.refusals)
+    assert set(fields) - known == {"file"}
+    listed = {name for name, kind in fields.items() if "List[" in str(kind) or "Seq" in str(kind)}
+    assert {"include", "keywords"} <= listed == set(LISTS)
+
+
+def test_chunks_by_voice_activity() -> None:
+    """Of a form, in brackets or as JSON; its padding stands at both ends."""
+    wanted = {"threshold": 0.5, "speech_pad_ms": 100, "min_silence_duration_ms": 200}
+    for sent in (
+        {"type": "server_vad", "prefix_padding_ms": "100"},
+        '{"type": "server_vad", "prefix_padding_ms": 100}',
+    ):
+        assert TranscriptionBody(chunking_strategy=sent).vad_parameters == wanted
+    for plain in ("auto", "", None):
+        assert TranscriptionBody(chunking_strategy=plain).vad_parameters is None
 
 
 def test_models_without_times_of_words(whisper_folder: Path) -> None:

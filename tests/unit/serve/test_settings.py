@@ -80,7 +80,7 @@ def test_limits_that_are_too_large_are_told_what_is_allowed() -> None:
 
 @pytest.mark.parametrize("port", [-1, 65536, 1.5, math.nan, True, "80", None])
 def test_ports(port: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^port must be a whole number above -1, not"):
+    with pytest.raises(ConfigurationError, match=r"^port must be a whole number of 0 or more, not"):
         ServerSettings(port=port)
 
 
@@ -88,3 +88,23 @@ def test_ports(port: Any) -> None:
 def test_replicas_of_frontends(replicas: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^replicas must be a whole number above 0, not"):
         Plan(ServerSettings(), {"m": "here"}, {}, replicas)
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "", "localhost:4318", "ftp://a", "http://", "http://a:b", "http:///v1"]
+)
+def test_addresses_of_collectors(address: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^otlp_traces_endpoint must be an address such"):
+        ServerSettings(otlp_traces_endpoint=address)
+    for right in ("http://localhost:4318/v1/traces", "https://[::1]/v1/traces"):
+        assert ServerSettings(otlp_traces_endpoint=right).otlp_traces_endpoint == right
+
+
+def test_lines_of_key_files(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    file.write_text("  # of Ada\n first \n\t# of Bob\n")
+    assert read_keys(file) == ("first",)
+    file.write_text("first\n\na secret  # of Ada\n")
+    with pytest.raises(ConfigurationError) as caught:
+        read_keys(file)
+    assert str(caught.value) == f"{file}, line 3: an API key must be printable ASCII without blanks"
