@@ -23,6 +23,7 @@ from antiphon.engine.preparation import Preparation
 from antiphon.engine.requests import OpenRequests
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.draft import looks_up
+from antiphon.inputs.audio.readers import load_readers
 from antiphon.inputs.encoder_inputs import EncoderInputs
 from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.processor import InputProcessor
@@ -140,6 +141,8 @@ class EngineLife:
         began, given_up = time.monotonic(), threading.Event()
         logger.info("loading %s", self.config.model.model)
         starting = _in_own_thread(self._launch, given_up)
+        if self.inputs.audio is not None:
+            _in_own_thread(load_readers)  # meanwhile, so that no call waits for it
         try:
             workers = await asyncio.wrap_future(starting)
         except asyncio.CancelledError:

@@ -165,9 +165,9 @@ class Engine:
         its place. One source alone gives a list of one, and raises its error. Raises as
         `AsyncEngine.encode` for a wrong option, before any source is read."""
         self._async.check_encode(**options)
-        encode = partial(self._async.encode, **options)
         if self._async.encoder_inputs.is_one(sources):
-            return [self._loop_thread.run(encode(sources))]
+            return [self._loop_thread.run(self._async.encode(sources, **options))]
+        encode = partial(self._async.encode, **options)
         ends = self._loop_thread.as_completed(sources, encode)
         return [end for _, end in sorted(ends, key=lambda pair: pair[0])]
 

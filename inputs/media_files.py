@@ -17,7 +17,7 @@ def open_media(file: Any) -> Any:
     """PyAV's container of a path or of a file object. Raises av.FFmpegError."""
     import av
 
-    options = {"format_whitelist": _formats(), "protocol_whitelist": "none"}
+    options = {"format_whitelist": formats(), "protocol_whitelist": "none"}
     if isinstance(file, str):
         # Absolute, or FFmpeg takes what stands before a colon in the name for a protocol.
         file, options["protocol_whitelist"] = os.path.abspath(file), "file"
@@ -30,7 +30,8 @@ def open_media(file: Any) -> Any:
 
 
 @cache
-def _formats() -> str:
+def formats() -> str:
+    """Those that are read, as FFmpeg lists them. The first call imports PyAV."""
     import av
 
     names = set(",".join(av.formats_available).split(","))
