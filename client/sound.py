@@ -4,7 +4,7 @@ import io
 import os
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,16 @@ def wav(samples: Any, rate: int) -> bytes:
         raise ValueError(f"samples must have shape [n], not {list(shape)}: mix the channels")
     if (native := _native_bytes(samples)) is not None:
         return _file(*native, rate)
-    values: Sequence[Any] = samples.tolist() if hasattr(samples, "tolist") else list(samples)
+    values: Sequence[Any] = ()
+    if hasattr(samples, "tolist"):
+        values = samples.tolist()
+    elif isinstance(samples, Iterable):
+        values = list(samples)
     if not values or not isinstance(values[0], (int, float)):
-        raise ValueError("give a path, bytes, a file object, samples [n], or (samples, rate)")
+        raise ValueError(
+            "give a path, bytes, a file object, samples [n], or (samples, rate), not "
+            f"{type(samples).__name__}"
+        )
     whole = isinstance(values[0], int)
     try:
         data = struct.pack(f"<{len(values)}{'h' if whole else 'f'}", *values)
