@@ -136,9 +136,9 @@ class Output:
 
 
 def lost(result: "Transcription") -> str:
-    """A sentence about the parts that could not be read; empty if there are none. Silence that was
-    left out is no loss."""
-    spans = [span for span in result.skipped if span.reason != "digital silence"]
+    """A sentence about the parts that could not be read; empty if there are none. Silence is no
+    loss."""
+    spans = [span for span in result.skipped if span.reason in ("undecodable", "missing")]
     if not spans:
         return ""
     seconds = sum(span.end - span.start for span in spans)

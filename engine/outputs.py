@@ -121,8 +121,8 @@ class Transcription:
 
     `language_probability`: of `language` among the checkpoint's languages, if it was detected;
     `language_probabilities`: of all of them, likeliest first. `skipped`: spans without text,
-    because they could not be decoded or hold digital silence. `duration_after_vad`: seconds that
-    were heard: of the clips, what voice activity detection left.
+    because they could not be decoded, or hold digital silence or no speech. `duration_after_vad`:
+    seconds that were heard: of the clips, what voice activity detection left.
     """
 
     text: str

@@ -11,6 +11,7 @@ from antiphon.engine.transcribing.languages import Spoken
 from antiphon.engine.transcribing.overlaps import Part, joined
 from antiphon.engine.transcribing.windows import Recording, Window
 from antiphon.engine.transcribing.words import WordTimes
+from antiphon.inputs.audio.sound import Skipped, merged
 from antiphon.inputs.calls.transcription import TranscriptionOptions
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.whisper.format import TimedTokens, WhisperFormat
@@ -41,6 +42,7 @@ class Segments:
         self.all: list[Segment] = []
         self._words = None if options.words is None else WordTimes(inputs, options.words)
         self._texts: list[str] = []  # of the segments, with the blanks at their ends
+        self.silent: list[Skipped] = []  # where the model heard nobody speak
         self._held: Part | None = None  # whose end the next window hears too
 
     def add(self, window: Window, decoded: Decoded) -> None:
@@ -50,6 +52,10 @@ class Segments:
         pieces = []
         if not self.is_silence(decoded):
             pieces = _timed(self.inputs.whisper, decoded.output, self.options.timestamps)
+        if not any(self.inputs.decode(piece.token_ids).strip() for piece in pieces):
+            pieces = []  # as in sequence, where segments without text are left out
+            known = 0.0 if self._held is None else self._held.window.shared
+            self.note_silence(window.start + known, window.end - window.shared)
         part = Part(window, decoded, pieces)
         if self._held is not None:
             before, part = joined(self._held, part, self.inputs.decode)
@@ -61,6 +67,11 @@ class Segments:
     def is_silence(self, decoded: Decoded) -> bool:
         output = decoded.output
         return self.options.fallback.is_silence(output.avg_logprob, output.no_speech_prob)
+
+    def note_silence(self, start: float, end: float) -> None:
+        """No text is made of the recording from `start` to `end`, in seconds."""
+        if start < end:
+            self.silent.append(Skipped(start, end, "no speech"))
 
     def made(self, window: Window, decoded: Decoded, timed: list[TimedTokens]) -> "list[Made]":
         """The segments of a window whose text is cut already."""
@@ -91,7 +102,7 @@ class Segments:
             text = self.inputs.decode([id_ for segment in self.all for id_ in segment.token_ids])
         return Transcription(
             text.strip(), spoken.language, self.all, recording.duration, spoken.probability,
-            recording.skipped, spoken.probabilities, recording.heard,
+            merged([*recording.skipped, *self.silent]), spoken.probabilities, recording.heard,
         )  # fmt: skip
 
 

@@ -84,6 +84,7 @@ class SequentialDecoder:
         decoded = await self.decode(window, self.history.tokens(), self._is_first)
         self._is_first = False
         if self.segments.is_silence(decoded):
+            self.segments.note_silence(window.start, window.end)
             return None
         cut = cut_at_timestamps(self.format, decoded.output.token_ids)
         # Segments without text or length are dropped, and not told to the next window either.
@@ -100,6 +101,10 @@ class SequentialDecoder:
                 heard, [in_window(segment, window) for _, segment in made], cut.seconds,
                 cut.ends_in_silence, self.options.silence_threshold,
             )  # fmt: skip
+        if not made:
+            gone = reached.seconds
+            end = window.end if gone is None else window.at(gone, is_end=True)
+            self.segments.note_silence(window.start, end)
         if reached.is_skipped:
             return reached.seconds
         last = last_word_end([segment for _, segment in made[: reached.kept]])

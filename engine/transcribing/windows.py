@@ -101,12 +101,14 @@ class WindowReader:
         """Raises AudioError, or ConfigurationError where voice activity can't be detected."""
         sound = self.inputs.read_sound(audio)
         samples, rate = sound.samples, self.audio.sampling_rate
-        clips = self._clips(samples, options.clips, options.voice)
+        clips, unheard = self._clips(samples, options.clips, options.voice)
+        lost = sound.skipped
+        known = merged([*lost, *(one for one in unheard if not any(_holds(a, one) for a in lost))])
         duration, size = len(samples) / rate, samples.nbytes
         if options.in_turn:
             passages = [Passage.of(samples, spans) for spans in clips]
             heard = sum(len(passage.samples) for passage in passages) / rate
-            return Recording([], sound.skipped, duration, size, passages, heard)
+            return Recording([], known, duration, size, passages, heard)
         windows, silent = list[Window](), []
         for passage in self._pieces(samples, clips, options.longest, options.voice is not None):
             if (window := self.window(passage)) is not None:
@@ -119,7 +121,7 @@ class WindowReader:
             if not any(_holds(lost, span) for lost in sound.skipped):
                 silent.append(span)
         heard = sum(window.seconds for window in windows)
-        return Recording(windows, merged([*sound.skipped, *silent]), duration, size, [], heard)
+        return Recording(windows, merged([*known, *silent]), duration, size, [], heard)
 
     def first(self, audio: AudioInput) -> Window | None:
         """The first window with sound; None if there is none. Raises AudioError."""
@@ -153,10 +155,11 @@ class WindowReader:
 
     def _clips(
         self, samples: np.ndarray, clips: tuple[Clip, ...], voice: VoiceOptions | None
-    ) -> list[list[Span]]:
-        """Of each clip, the spans that are heard."""
+    ) -> tuple[list[list[Span]], list[Skipped]]:
+        """Of each clip, the spans that are heard; and what lies between them."""
         rate = self.audio.sampling_rate
         heard: list[list[Span]] = []
+        unheard: list[Skipped] = []
         for start, end in clips:
             first = min(round(start * rate), len(samples))
             last = len(samples) if end is None else min(round(end * rate), len(samples))
@@ -164,9 +167,15 @@ class WindowReader:
             if voice is not None:
                 spoken = speech_spans(samples[first:last], voice, self._voice_model())
                 spans = [(first + begin, first + stop) for begin, stop in spoken]
+                ends, begins = [first, *(end for _, end in spans)], [*(at for at, _ in spans), last]
+                unheard += [
+                    Skipped(end / rate, begin / rate, "no speech")
+                    for end, begin in zip(ends, begins, strict=True)
+                    if end < begin
+                ]
             if spans:
                 heard.append(spans)
-        return heard
+        return heard, unheard
 
     def _voice_model(self) -> Callable[[np.ndarray], np.ndarray]:
         rate = self.audio.sampling_rate

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-Reason = Literal["undecodable", "missing", "digital silence"]
+Reason = Literal["undecodable", "missing", "digital silence", "no speech"]
 MERGE_SECONDS = 0.5  # spans no further apart than this are reported as one
 
 
@@ -15,7 +15,8 @@ class Skipped:
 
     "undecodable": the file is damaged there. "missing": the file holds nothing there, because that
     part was lost or never written, or because it ends before its header says. "digital silence":
-    nothing was recorded there.
+    nothing was recorded there. "no speech": nothing was said, by the search for speech or by the
+    model, which has no text for it.
     """
 
     start: float

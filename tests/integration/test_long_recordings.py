@@ -141,6 +141,10 @@ def test_pauses_are_left_out_and_times_stay(
         assert begin - 0.5 <= segment.start < segment.end <= begin + end / RATE + 0.5
     assert result.duration_after_vad is not None
     assert result.duration_after_vad < result.duration - 30
+    assert {span.reason for span in result.skipped} == {"no speech"}
+    first, second = (span for span in result.skipped if span.end - span.start > 10)
+    assert len(call) / RATE - 0.5 < first.start < first.end < begins[1] + 0.5
+    assert (len(call) + len(light)) / RATE + 19.5 < second.start < second.end < begins[2] + 0.5
 
 
 @pytest.mark.parametrize("options", [{}, {"mode": "sequential"}, {"vad_filter": True}])
