@@ -76,10 +76,10 @@ def openai_model(name: str) -> Any:
     )  # fmt: skip
     weights = {}
     for key, value in load_file(folder / "model.safetensors").items():
-        name_there = key.removeprefix("model.")
+        openai_name = key.removeprefix("model.")
         for before, after in TO_OPENAI:
-            name_there = name_there.replace(before, after)
-        weights[name_there] = value.float()
+            openai_name = openai_name.replace(before, after)
+        weights[openai_name] = value.float()
     model = whisper.model.Whisper(dims)
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not missing, missing

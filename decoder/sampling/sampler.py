@@ -203,12 +203,12 @@ class Sampler:
     ) -> tuple[torch.Tensor, torch.Tensor, SampledRows]:
         """Of rows `chosen` [n]: logits [n, vocabulary], and `chosen` on the device."""
         own_slots, own_lengths = slots[chosen], lengths[chosen]
-        index, place, slots_there, lengths_there = together_to_device(
+        index, place, device_slots, device_lengths = together_to_device(
             [chosen, np.searchsorted(whole.rows, chosen), own_slots, own_lengths],
             self.slots.device,
         )
         words = Span.whole(self.slots.vocab_size)
-        rows = SampledRows(self.slots, words, slots_there, lengths_there, own_slots, own_lengths)
+        rows = SampledRows(self.slots, words, device_slots, device_lengths, own_slots, own_lengths)
         return whole.logits.index_select(0, place), index, rows
 
     def _resampled(

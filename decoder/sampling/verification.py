@@ -84,12 +84,12 @@ class DraftPlaces:
             self.counts[: len(counts)] = to_device(counts, slots.device)
             return
         rows, columns = np.nonzero(np.arange(drafts.most) < drafts.counts[:, None])
-        counts_there, *place, tokens = together_to_device(
+        device_counts, *place, tokens = together_to_device(
             [counts, plan.slots[rows], plan.known_lens[rows] + columns,
              drafts.tokens[rows, columns]],
             slots.device,
         )  # fmt: skip
-        self.counts[: len(counts)] = counts_there
+        self.counts[: len(counts)] = device_counts
         slots.tokens[place[0], place[1]] = tokens
 
     def lay_out(self, inputs: StepInputs, slots: Slots) -> None:
