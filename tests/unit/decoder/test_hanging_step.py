@@ -35,7 +35,10 @@ def test_a_decoder_step_is_not_waited_for_longer_than_ranks_may_take() -> None:
 def test_an_encoder_batch_neither() -> None:
     ranks = SimpleNamespace(limit=WaitLimit(0.05))
     worker: Any = SimpleNamespace(
-        runner=SimpleNamespace(ranks=ranks), _has_room=False, turned_at=0.0
+        runner=SimpleNamespace(ranks=ranks),
+        _has_room=False,
+        _departures=SimpleNamespace(check=lambda: None),
+        turned_at=0.0,
     )
     batch: Any = SimpleNamespace(done=Never())
     began = time.monotonic()
