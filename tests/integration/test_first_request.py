@@ -13,12 +13,9 @@ import statistics
 import subprocess
 import sys
 import time
-import wave
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numba.core.caching
 import numpy as np
@@ -41,7 +38,6 @@ TIMES, LATER, TOKENS = (
     8,
 )  # a first request takes at most so many times the median of so many later ones
 SLACK = 0.05  # seconds
-VAD = {"vad_filter": True}
 ENVIRONMENT = {
     **os.environ,
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -142,37 +138,6 @@ def _payloads(inputs: InputProcessor) -> "list[np.ndarray]":
         (rng.standard_normal(inputs.audio.sampling_rate) * 0.1).astype(np.float32)
         for _ in range(100)
     ]
-
-
-def measure_recordings(folder: Path, unprepared: str = "") -> dict[str, list[float]]:
-    """As `measure`, of recordings by a whole engine in this process."""
-    from antiphon import Engine
-    from antiphon.engine import life
-
-    if unprepared:
-        life.load_readers = lambda: None
-    rng = np.random.default_rng(3)
-    params = SamplingParams(max_tokens=TOKENS, temperature=0.0)
-
-    def sound() -> np.ndarray:
-        return (rng.standard_normal(16_000) * 0.1).astype(np.float32)
-
-    seconds: dict[str, list[float]] = {}
-    with TemporaryDirectory() as scratch, Engine(str(folder), ray=False, device="cpu") as engine:
-        time.sleep(1.0)  # a caller's first recording comes later than a program's next line
-        for name, options in {"samples": {}, "file": {}, "voice activity": VAD}.items():
-            seconds[name] = []
-            for _ in range(1 + LATER):
-                source: Any = sound()
-                if name == "file":
-                    source = Path(scratch, "one.wav")
-                    with wave.open(str(source), "wb") as file:
-                        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-                        file.writeframes((sound() * 32767).astype("<i2").tobytes())
-                began = clock("cpu")
-                engine.transcribe(source, language="en", params=params, **options)
-                seconds[name].append(clock("cpu") - began)
-    return seconds
 
 
 def run_script(*arguments: object, **environment: str) -> str:
@@ -312,6 +277,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "kernels":
         load_kernels()
     elif sys.argv[1] == "recordings":
-        print(json.dumps(measure_recordings(Path(sys.argv[2]), *sys.argv[3:])))
+        from first_recordings import measure_recordings
+
+        print(json.dumps(measure_recordings(Path(sys.argv[2]), 1 + LATER, TOKENS, *sys.argv[3:])))
     else:
         print(json.dumps(measure(Path(sys.argv[1]), *sys.argv[2:])))

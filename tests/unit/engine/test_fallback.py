@@ -48,18 +48,8 @@ def test_what_is_said_to_silence_is_dropped(engine: ScriptedEngine) -> None:
     result = engine.transcribe(3)
     assert (result.text, result.segments, len(engine.asked)) == ("", [], 1)
     assert result.skipped == [Skipped(0.0, 3.0, "no speech")]
-    in_turn = engine.transcribe(3, mode="sequential")
-    assert (in_turn.text, in_turn.skipped) == ("", result.skipped)
     said = engine.transcribe(3, no_speech_threshold=None)
     assert (said.text, said.skipped) == (BAD, [])
-
-
-@pytest.mark.parametrize("mode", ["batched", "sequential"])
-def test_a_window_without_text_is_told(engine: ScriptedEngine, mode: str) -> None:
-    engine.begin(lambda asked: "")
-    result = engine.transcribe(3, mode=mode)
-    assert (result.text, result.segments) == ("", [])
-    assert result.skipped == [Skipped(0.0, 3.0, "no speech")]
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"params": SamplingParams(temperature=0)}])
