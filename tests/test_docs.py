@@ -178,3 +178,12 @@ def test_cells_of_the_readme_are_short() -> None:
     """A table is skimmed: what needs more than 40 words goes to docs/."""
     cells = [cell for line in README.splitlines() if line[:1] == "|" for cell in line.split("|")]
     assert [cell for cell in cells if len(cell.split()) > 40] == []
+
+
+@pytest.mark.parametrize("page", OF_USERS, ids=lambda page: page.name)
+def test_lines_of_prose_are_short(page: Path) -> None:
+    """At most 100 columns, but for tables and code."""
+    prose = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.M | re.S).splitlines()
+    assert [
+        line for line in prose if len(line) > 100 and line[:1] != "|" and line[:4] != "    "
+    ] == []
