@@ -6,7 +6,6 @@ Frames go through the convolutions in batches, and through the LSTM in one call 
 """
 
 import importlib.util
-import warnings
 from functools import cache
 from pathlib import Path
 
@@ -112,6 +111,5 @@ def load_voice_model() -> VoiceModel:
             "finding speech needs silero-vad, which is not installed: pip install silero-vad"
         )
     file = Path(package.submodule_search_locations[0]) / "data" / "silero_vad.jit"
-    with warnings.catch_warnings():  # of torch, that TorchScript is old: the file is what there is
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return VoiceModel(torch.jit.load(file, map_location="cpu").state_dict())
+    # torch's DeprecationWarning (TorchScript is old) stays: filters of warnings are of all threads.
+    return VoiceModel(torch.jit.load(file, map_location="cpu").state_dict())
