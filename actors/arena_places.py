@@ -133,7 +133,7 @@ class ArenaPlaces:
         while self._ended and self._ended[0][0] <= now:
             _, life, landing = self._ended.pop(0)
             self._space.end_writers(*life, landing)
-            for writer in [each for each in self._landing if each.name == life.name]:
+            for writer in [writer for writer in self._landing if writer.name == life.name]:
                 if writer.epoch <= life.epoch:
                     del self._landing[writer]
             if landing:
@@ -161,12 +161,12 @@ def export_arena(
     """What encoders in other processes are told of the arenas of all ranks: this process has one,
     and `followers` the others. None where there are no such encoders; and, with a line in the log,
     where the arenas cannot be shared. Raises ConfigurationError as `share` does."""
-    if not links.node or any(name.startswith("encoder") for name in links.here):
+    if not links.node or any(name.startswith("encoder") for name in links.local):
         return None
     shares = [share(arena, transport), *map(_shares_of, followers)]
     is_one_node = all(rank.node == links.node for rank in followers)
-    near: tuple[Handle, ...] = _all(each.near for each in shares) if is_one_node else ()
-    far = _all(each.far for each in shares)
+    near: tuple[Handle, ...] = _all(shared.near for shared in shares) if is_one_node else ()
+    far = _all(shared.far for shared in shares)
     if not near and not far:
         return None
     num_rows, width = arena.states.shape
@@ -184,5 +184,5 @@ def _shares_of(follower: Address) -> Shares:
 def _all(handles: Iterable[Each | None]) -> tuple[Each, ...]:
     """None of them where one is missing."""
     every = tuple(handles)
-    there = tuple(handle for handle in every if handle is not None)
-    return there if len(there) == len(every) else ()
+    shared = tuple(handle for handle in every if handle is not None)
+    return shared if len(shared) == len(every) else ()

@@ -173,8 +173,8 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             case Input():
                 self._jobs.receive(message)
             case Inputs():
-                for each in message.unpacked():
-                    self._jobs.receive(each)
+                for input_ in message.unpacked():
+                    self._jobs.receive(input_)
             case InputGone():
                 self._answers.fail_gone(self._jobs.gone(message))
             case Detach(frontend):
@@ -201,7 +201,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             for job in message.jobs:
                 self._answers.fail(job, f"the encoder could not take its job: {describe(error)}")
         if isinstance(message, EncoderBatch):  # which has ended for the decoder here
-            self._jobs.end([job for job in message.jobs if job.decoder not in self._links.here])
+            self._jobs.end([job for job in message.jobs if job.decoder not in self._links.local])
 
     def run_once(self) -> None:
         self._answers.send_kept()
@@ -291,10 +291,10 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         which ends the worker."""
         if launched.done is not None:
             launched.done.synchronize()
-        batch, here = launched.batch, self._links.here
+        batch, peers = launched.batch, self._links.local
         lengths = batch.encoded.lengths
         if launched.began is not None:
             self._counters.add_batch(len(lengths), sum(lengths), launched.began, time.monotonic())
-        of_share = [job for job in batch.jobs if job.decoder in here]  # others are answered later
+        of_share = [job for job in batch.jobs if job.decoder in peers]  # others are answered later
         jobs = of_share if batch.encoded.shares else batch.jobs
         self._departures.add(jobs, launched.transports)

@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 class Links:
     """For the thread of one worker, which learns of the others by messages.
 
-    `node`: of this process; "" where nothing leaves it. `here`: peers in this process, by name.
+    `node`: of this process; "" where nothing leaves it. `local`: peers in this process, by name.
     """
 
     node: str = ""
-    here: Mapping[str, AnyPeer] = field(default_factory=dict)
+    local: Mapping[str, AnyPeer] = field(default_factory=dict)
     _addresses: dict[str, Address] = field(default_factory=dict)
     _senders: dict[str, Sender] = field(default_factory=dict)
     frontends: set[str] = field(default_factory=set)  # other threads may read it
@@ -48,7 +48,7 @@ class Links:
 
     def peer(self, name: str) -> AnyPeer | None:
         """None for a peer that has not attached or is gone."""
-        if (peer := self.here.get(name)) is not None:
+        if (peer := self.local.get(name)) is not None:
             return peer
         if name not in self._senders and (address := self._addresses.get(name)) is not None:
             self._senders[name] = Sender(address, self.node)
@@ -56,7 +56,7 @@ class Links:
 
     def is_apart(self, name: str) -> bool:
         """True for a peer in another process."""
-        return name in self._addresses and name not in self.here
+        return name in self._addresses and name not in self.local
 
     def is_near(self, name: str) -> bool:
         """True for a peer in another process of this node."""

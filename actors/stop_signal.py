@@ -66,7 +66,7 @@ def is_gone(name: str) -> bool:
     return False
 
 
-async def given(name: str) -> None:
+async def wait_for_signal(name: str) -> None:
     """Returns once the signal of that name is given, and for no other reason: its actor may die
     while the server goes on."""
     while True:

@@ -110,10 +110,10 @@ class StateArena:
         return np.concatenate(taken) if taken else np.empty(0, np.int64)
 
     def _write(self, packed: torch.Tensor, rows: np.ndarray) -> None:
-        there = packed.to(self.device, self.states.dtype)
-        self.states.index_copy_(0, to_device(rows, self.device), there)
-        if there.is_cuda:  # memory of an encoder's stream: kept until this one has read it
-            there.record_stream(torch.cuda.current_stream(self.device))
+        source = packed.to(self.device, self.states.dtype)
+        self.states.index_copy_(0, to_device(rows, self.device), source)
+        if source.is_cuda:  # memory of an encoder's stream: kept until this one has read it
+            source.record_stream(torch.cuda.current_stream(self.device))
 
     def adopt(self, keys: Sequence[str], rows: Sequence[np.ndarray]) -> None:
         """The states of `keys` are in `rows`, those of each key."""

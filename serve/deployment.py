@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
-from antiphon.actors.stop_signal import StopSignal, given, is_gone
+from antiphon.actors.stop_signal import StopSignal, is_gone, wait_for_signal
 from antiphon.config.errors import ConfigurationError, describe
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.app import make_app
@@ -55,7 +55,7 @@ def frontend_of(
         # Serve's proxy adds ids.
         return make_app(
             settings, openers, adds_id=False, sinks=[RayMetrics()],
-            stop=None if stop is None else partial(given, stop),
+            stop=None if stop is None else partial(wait_for_signal, stop),
         )  # fmt: skip
 
     return serve.deployment(
@@ -75,7 +75,9 @@ class Frontend:
 
     app: FastAPI
 
-    async def __init__(self, owner: Any = None, stop: str | None = None) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, owner: Any = None, stop: str | None = None
+    ) -> None:
         self._has_owner, self._stop, self._alone = owner is not None, stop, 0
         if owner is not None:
             await owner.ready.remote()

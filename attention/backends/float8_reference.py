@@ -29,8 +29,8 @@ def attend(
     """[sequences, heads, tokens, head_dim]; `k`, `v` may have fewer heads. `mask` [sequences, 1, 1,
     tokens] bool: tokens that are there, of queries as of keys; None: all."""
     if mask is not None:
-        there = mask.transpose(2, 3)
-        q, k, v = (part.masked_fill(~there, 0.0) for part in (q, k, v))
+        is_token = mask.transpose(2, 3)
+        q, k, v = (part.masked_fill(~is_token, 0.0) for part in (q, k, v))
     shared, dtype = q.shape[1] // k.shape[1], q.dtype
     q, k, v = rounded(q), *(rounded(part).repeat_interleave(shared, 1) for part in (k, v))
     scores = (q @ k.transpose(2, 3)) * scale

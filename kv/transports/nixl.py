@@ -174,7 +174,7 @@ class Nixl(Transport):
         """By key, the tickets of all writes that may still reach the decoder."""
         writes = [*self._posted, *(write for write in self._given_up if not write.is_over)]
         pairs = [zip(write.states.keys, write.tickets, strict=True) for write in writes]
-        return {key: ticket for each in pairs for key, ticket in each}
+        return {key: ticket for tickets in pairs for key, ticket in tickets}
 
     @property
     def is_open(self) -> bool:

@@ -106,8 +106,8 @@ class NixlPeers:
         try:
             local = self._agent.get_xfer_descs(source, _kind(memory))
             for rank, name in zip(self._ranks, self._names, strict=True):
-                there = _descriptors(rank.address, size, rows[starts], counts, rank.gpu)
-                remote = self._agent.get_xfer_descs(there, rank.kind)
+                target = _descriptors(rank.address, size, rows[starts], counts, rank.gpu)
+                remote = self._agent.get_xfer_descs(target, rank.kind)
                 writes.add(self._agent.initialize_xfer("WRITE", local, remote, name))
         except NixlError:
             raise

@@ -152,7 +152,7 @@ def test_hidden_states_that_cannot_travel_fail_their_jobs(system: System) -> Non
             self.failed.append(message)
 
     decoder, encoder = Decoder(), system.actor.encoder
-    encoder.connect(Links(here={"decoder-7": decoder}))
+    encoder.connect(Links(local={"decoder-7": decoder}))
     encoder.send(Input("f", "k", np.array([5, 6], np.int32)))
     encoder.send(Encode([EncodeJob("k", 2, "decoder-7", ("f",))]))
     _wait_for(lambda: bool(decoder.failed))

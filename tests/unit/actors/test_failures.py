@@ -164,7 +164,7 @@ def send(worker: EncoderWorker, *texts: list[int]) -> None:
 
 def test_a_bad_input_fails_alone_and_the_encoder_goes_on(encoder: Any) -> None:
     worker, decoder = encoder
-    worker.connect(Links(here={"decoder-0": decoder}))
+    worker.connect(Links(local={"decoder-0": decoder}))
     send(worker, [5, 6], [10**6], [7])  # outside the vocabulary
     wait(lambda: len(decoder.received) + len(decoder.failed) == 3)
     assert (set(decoder.received), set(decoder.failed)) == ({"[5, 6]", "[7]"}, {"[1000000]"})
@@ -176,7 +176,7 @@ def test_answers_to_a_decoder_that_is_not_known_yet_arrive_later(encoder: Any) -
     """Hidden states, and the failure of a bad input."""
     worker, decoder = encoder
     known: dict[str, Any] = {}
-    worker.connect(Links(here=known))
+    worker.connect(Links(local=known))
     send(worker, [5, 6], [10**6], [7])
     wait(lambda: len(worker._answers._undelivered) == 3)
     known["decoder-0"] = decoder
@@ -190,7 +190,7 @@ def test_an_encoder_whose_device_cannot_go_on_dies(
     worker, decoder = encoder
     monkeypatch.setattr(worker.runner, "encode", lost)
     monkeypatch.setattr(worker, "_probe", lost)
-    worker.connect(Links(here={"decoder-0": decoder}))
+    worker.connect(Links(local={"decoder-0": decoder}))
     send(worker, [5, 6], [7])
     wait(lambda: not worker.alive)
     assert isinstance(worker.failure, DeviceLost)
@@ -217,7 +217,7 @@ def test_a_decoder_whose_device_cannot_go_on_dies(
             assert isinstance(message, Encode)
             worker.send(HiddenStates((message.jobs[0].key,), (2,), hidden))
 
-    worker.connect(Links(here={"encoder-0": Encoder()}))
+    worker.connect(Links(local={"encoder-0": Encoder()}))
     worker.send(Submit([request]))
     wait(lambda: not worker.alive)
     assert isinstance(worker.failure, DeviceLost)

@@ -9,7 +9,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
 
 from antiphon.actors import stop_signal
-from antiphon.actors.stop_signal import StopSignal, given
+from antiphon.actors.stop_signal import StopSignal, wait_for_signal
 
 
 def failing(error: Exception) -> Callable[[], Awaitable[None]]:
@@ -36,7 +36,7 @@ def test_only_the_signal_itself_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -
 
         monkeypatch.setattr(stop_signal, "ray", SimpleNamespace(get_actor=get_actor))
         monkeypatch.setattr(stop_signal, "AGAIN_SECONDS", 0.0)
-        waiting = asyncio.create_task(given("stop"))
+        waiting = asyncio.create_task(wait_for_signal("stop"))
         while waits:
             assert not waiting.done()
             await asyncio.sleep(0)

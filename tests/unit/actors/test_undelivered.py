@@ -29,7 +29,7 @@ def states(key: str) -> HiddenStates:
 
 
 def test_they_are_due_in_their_order_once_their_decoder_is_known() -> None:
-    kept, known = Undelivered(), Links(here={"decoder-0": Decoder()})
+    kept, known = Undelivered(), Links(local={"decoder-0": Decoder()})
     first, second, other = states("a"), EncodeFailed("b", "bad"), states("c")
     kept.add("decoder-0", first, 0.0)
     kept.add("decoder-1", other, 0.0)
@@ -41,7 +41,7 @@ def test_they_are_due_in_their_order_once_their_decoder_is_known() -> None:
 
 
 def test_what_is_kept_is_bounded_and_no_drop_is_silent(caplog: pytest.LogCaptureFixture) -> None:
-    kept, known = Undelivered(), Links(here={"decoder-0": Decoder()})
+    kept, known = Undelivered(), Links(local={"decoder-0": Decoder()})
     kept.add("decoder-0", EncodeFailed("z", "bad"), 0.0)  # small: it displaces nothing
     for number in range(MAX_BATCHES + 2):
         kept.add("decoder-0", states(str(number)), 0.0)
