@@ -1,8 +1,7 @@
 """Flags that many commands share, made from the tables of engine options and sampling parameters.
 
 `@with_flags(ENGINE)` above a command replaces its parameter `engine` by one flag per option and
-`-o NAME=VALUE`, and passes the values that were typed as one dictionary. Rarely needed flags are
-accepted, but only `-o help` lists them.
+`-o NAME=VALUE`, and passes typed values as one dictionary. Rare flags are in `-o help` alone.
 """
 
 import functools
@@ -172,7 +171,8 @@ def with_flags(*groups: Flags) -> Callable[[Callable[..., None]], Callable[..., 
         replaced = {group.parameter for group in groups}
         kept = [parameter for name, parameter in own.parameters.items() if name not in replaced]
         added = [parameter for group in groups for parameter in group.parameters()]
-        collecting.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+        signature = own.replace(parameters=[*kept, *added])
+        collecting.__signature__ = signature  # type: ignore[attr-defined]
         return collecting
 
     return decorate

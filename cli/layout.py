@@ -126,5 +126,5 @@ def _cache(share: CacheShare, pages: PageCounts | None) -> str:
 
 
 def _pages(kind: str, page_bytes: int, count: int | None) -> str:
-    each = f"{kind} of {page_bytes / KIB:.1f} KiB"
-    return each if count is None else f"{count} {each} ({count * page_bytes / MIB:.1f} MiB)"
+    pages = f"{kind} of {page_bytes / KIB:.1f} KiB"
+    return pages if count is None else f"{count} {pages} ({count * page_bytes / MIB:.1f} MiB)"

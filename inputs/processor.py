@@ -124,8 +124,8 @@ class InputProcessor:
     def audio_media(self, parsed: ParsedPrompt) -> EncoderInput:
         """The clip of a prompt for an audio encoder. Raises PromptError or AudioError."""
         assert self.audio is not None
-        given = parsed.encoder
-        if given.audio is None or given.images or given.videos:
+        part = parsed.encoder
+        if part.audio is None or part.images or part.videos:
             raise PromptError(
                 "this model listens: give 'multi_modal_data': "
                 "{'audio': path, bytes or (samples, rate)}"

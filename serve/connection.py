@@ -66,11 +66,11 @@ class ConnectionMiddleware:
 
     def endpoint(self, scope: Scope) -> str | None:
         """The path of the endpoint that a request is for, whatever became of it."""
-        found: Any = scope.get("route")
-        if found is None:
-            matches = (route for route in self._routes if route.matches(scope)[0] != Match.NONE)
-            found = next(matches, None)
-        path: str | None = getattr(found, "path", None)
+        route: Any = scope.get("route")
+        if route is None:
+            matches = (one for one in self._routes if one.matches(scope)[0] != Match.NONE)
+            route = next(matches, None)
+        path: str | None = getattr(route, "path", None)
         return path
 
 

@@ -24,7 +24,7 @@ def format_of(content: bytes) -> str | None:
 
 def contradiction(said: str, content: bytes) -> str | None:
     """Why `content` is not of the format `said`; None where nothing speaks against it."""
-    found = format_of(content)
-    if found is None or said.lower() in NAMES[found]:
+    actual = format_of(content)
+    if actual is None or said.lower() in NAMES[actual]:
         return None
-    return f"the data is {found}, as its first bytes say"
+    return f"the data is {actual}, as its first bytes say"

@@ -215,14 +215,14 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    found = []
+    all_rows = []
     for name in arguments.models.split(","):
         for figures in rows(speech(name, arguments.limit), arguments.device, arguments.only):
-            found.append(figures)
+            all_rows.append(figures)
             print(figures, flush=True)
-    print(table(found))
+    print(table(all_rows))
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+        arguments.json.write_text(json.dumps(all_rows, indent=1))
 
 
 if __name__ == "__main__":

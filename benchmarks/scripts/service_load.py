@@ -43,14 +43,14 @@ MEBIBYTE = 1 << 20
 
 def recordings() -> dict[str, bytes]:
     folder = EXAMPLES / "whisper_commands"
-    found = {
+    sounds = {
         path.name: path.read_bytes()
         for path in sorted((folder / "recordings").iterdir())
         if path.suffix != ".json"
     }
     with zipfile.ZipFile(folder / "held_out.zip") as archive:
         names = [name for name in archive.namelist() if name.endswith(".opus")][:HELD_OUT]
-        return found | {name: archive.read(name) for name in names}
+        return sounds | {name: archive.read(name) for name in names}
 
 
 # ---------------------------------------------------------------------- clients

@@ -76,8 +76,8 @@ class LanguageDetector:
 
     async def of_windows(self, medias: list[EncoderInput], threshold: float) -> Spoken:
         """As `of_most`. `medias` are windows in their order."""
-        each = await asyncio.gather(*(self.probabilities(media) for media in medias))
-        return of_most(each, threshold)
+        probabilities = await asyncio.gather(*(self.probabilities(media) for media in medias))
+        return of_most(probabilities, threshold)
 
     async def language(self, media: EncoderInput) -> str:
         """The likeliest."""

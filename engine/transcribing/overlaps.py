@@ -97,17 +97,17 @@ def _common(before: Sequence[Said], behind: Sequence[Said]) -> int:
 
 def _words(part: Part, decode: Decode) -> list[Said]:
     """Of a window, punctuation with the word before it."""
-    found: list[Said] = []
+    said: list[Said] = []
     for piece in part.pieces:
         words = split_into_words(piece.token_ids, decode, part.decoded.language)
         firsts = accumulate((count for _, count in words), initial=0)
         for (text, count), first in zip(words, firsts, strict=False):
             bare = "".join(letter for letter in text.lower() if letter.isalnum())
-            if not bare and found:
-                found[-1] = replace(found[-1], tokens=found[-1].tokens + count)
+            if not bare and said:
+                said[-1] = replace(said[-1], tokens=said[-1].tokens + count)
             else:
-                found.append(Said(bare, _time(part, piece, first), count))
-    return found
+                said.append(Said(bare, _time(part, piece, first), count))
+    return said
 
 
 def _time(part: Part, piece: TimedTokens, number: int) -> float:

@@ -85,7 +85,7 @@ class StreamingTranscriber(Transcriber):
             yield await self.engine.run_in_thread(segments.transcription, recording, spoken)
 
     def _text(self, segments: list[Segment]) -> str:
-        return self.inputs.decode([id_ for each in segments for id_ in each.token_ids])
+        return self.inputs.decode([id_ for segment in segments for id_ in segment.token_ids])
 
     def _submit(
         self, recording: Recording, language: str | None, decoder: WindowDecoder, scope: ExitStack

@@ -167,7 +167,10 @@ class WindowReader:
             if voice is not None:
                 spoken = speech_spans(samples[first:last], voice, self._voice_model())
                 spans = [(first + begin, first + stop) for begin, stop in spoken]
-                ends, begins = [first, *(end for _, end in spans)], [*(at for at, _ in spans), last]
+                ends, begins = (
+                    [first, *(end for _, end in spans)],
+                    [*(begin for begin, _ in spans), last],
+                )
                 unheard += [
                     Skipped(end / rate, begin / rate, "no speech")
                     for end, begin in zip(ends, begins, strict=True)

@@ -31,25 +31,25 @@ class EarlierText:
     keeps_prefix: bool = False  # as part of the text
 
 
-def checked_earlier_text(given: Any, whisper: WhisperFormat, in_turn: bool) -> EarlierText:
+def checked_earlier_text(keywords: Any, whisper: WhisperFormat, in_turn: bool) -> EarlierText:
     """Of the keywords of transcribe(). `in_turn`: whether windows come one after another. Raises
     PromptError."""
     continued = in_turn
-    if given.condition_on_previous_text is not None:
-        continued = checked_flag("condition_on_previous_text", given.condition_on_previous_text)
+    if keywords.condition_on_previous_text is not None:
+        continued = checked_flag("condition_on_previous_text", keywords.condition_on_previous_text)
     if continued and not in_turn:
         raise PromptError(
             "condition_on_previous_text=True needs mode='sequential': in batches, windows are "
             "decoded independently of each other"
         )
     earlier = EarlierText(
-        _ids("initial_prompt", given.initial_prompt, whisper),
-        _ids("hotwords", given.hotwords, whisper),
-        _ids("prefix", given.prefix, whisper),
-        checked_flag("carry_initial_prompt", given.carry_initial_prompt),
+        _ids("initial_prompt", keywords.initial_prompt, whisper),
+        _ids("hotwords", keywords.hotwords, whisper),
+        _ids("prefix", keywords.prefix, whisper),
+        checked_flag("carry_initial_prompt", keywords.carry_initial_prompt),
         continued,
-        checked_number("prompt_reset_on_temperature", given.prompt_reset_on_temperature),
-        checked_flag("keep_prefix", given.keep_prefix),
+        checked_number("prompt_reset_on_temperature", keywords.prompt_reset_on_temperature),
+        checked_flag("keep_prefix", keywords.keep_prefix),
     )
     if whisper.previous_id is None and (earlier.initial or earlier.hotwords or continued):
         raise _no_earlier_text(earlier)

@@ -64,20 +64,20 @@ class Fallback:
         return limit is not None and no_speech is not None and no_speech > limit
 
 
-def checked_fallback(given: Any, fixed_temperature: float | None) -> Fallback:
+def checked_fallback(keywords: Any, fixed_temperature: float | None) -> Fallback:
     """Of the keywords of transcribe(). `fixed_temperature`: what parameters or checkpoint say, if
     the keywords don't. Raises PromptError."""
     temperatures: tuple[float, ...] = (
         TEMPERATURES if fixed_temperature is None else (fixed_temperature,)
     )
-    if given.temperature is not None:
-        temperatures = _temperatures(given.temperature)
+    if keywords.temperature is not None:
+        temperatures = _temperatures(keywords.temperature)
     return Fallback(
         temperatures,
-        checked_count("best_of", given.best_of),
-        checked_optional("compression_ratio_threshold", given.compression_ratio_threshold),
-        checked_optional("logprob_threshold", given.logprob_threshold),
-        checked_optional("no_speech_threshold", given.no_speech_threshold),
+        checked_count("best_of", keywords.best_of),
+        checked_optional("compression_ratio_threshold", keywords.compression_ratio_threshold),
+        checked_optional("logprob_threshold", keywords.logprob_threshold),
+        checked_optional("no_speech_threshold", keywords.no_speech_threshold),
     )
 
 
@@ -85,7 +85,7 @@ def _temperatures(value: Any) -> tuple[float, ...]:
     several = [value] if is_real(value) else value
     if not isinstance(several, Iterable) or isinstance(several, (str, bytes)):
         raise PromptError(f"temperature must be a number or a list of them, not {shown(value)}")
-    temperatures = tuple(checked_number("temperature", each, 0.0) for each in several)
+    temperatures = tuple(checked_number("temperature", number, 0.0) for number in several)
     if not temperatures:
         raise PromptError("temperature is an empty list: give at least one")
     return temperatures

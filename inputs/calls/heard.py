@@ -61,17 +61,17 @@ def _times(value: Any) -> list[float]:
     return [checked_number("clip_timestamps", time, 0.0) for time in times]
 
 
-def checked_voice(given: Any, in_turn: bool) -> VoiceOptions | None:
+def checked_voice(keywords: Any, in_turn: bool) -> VoiceOptions | None:
     """None where everything is heard. `in_turn`: whether windows come one after another. Raises
     PromptError."""
-    if not checked_flag("vad_filter", given.vad_filter):
-        if given.vad_parameters is not None:
+    if not checked_flag("vad_filter", keywords.vad_filter):
+        if keywords.vad_parameters is not None:
             raise PromptError("vad_parameters need vad_filter=True")
         return None
-    if isinstance(given.vad_parameters, FoundSpeech):
-        return given.vad_parameters
+    if isinstance(keywords.vad_parameters, FoundSpeech):
+        return keywords.vad_parameters
     options = {} if in_turn else {"min_silence_duration_ms": PAUSE_IN_BATCHES}
-    for name, value in _voice_parameters(given.vad_parameters).items():
+    for name, value in _voice_parameters(keywords.vad_parameters).items():
         if name not in _VOICE:
             raise PromptError(f"vad_parameters has no '{name}'.{nearest(str(name), _VOICE)}")
         if value is None and name == "neg_threshold":

@@ -13,15 +13,15 @@ from antiphon.inputs.whisper.tokens import SECONDS_PER_TICK
 OWN = -1  # stands for the checkpoint's own set
 
 
-def checked_rules(given: Any, whisper: WhisperFormat) -> RuleChanges:
+def checked_rules(keywords: Any, whisper: WhisperFormat) -> RuleChanges:
     """Of the keywords of transcribe(). Raises PromptError."""
-    suppress_blank = checked_flag("suppress_blank", given.suppress_blank)
+    suppress_blank = checked_flag("suppress_blank", keywords.suppress_blank)
     max_initial = None
-    if given.max_initial_timestamp is not None:
-        seconds = checked_number("max_initial_timestamp", given.max_initial_timestamp, 0.0)
+    if keywords.max_initial_timestamp is not None:
+        seconds = checked_number("max_initial_timestamp", keywords.max_initial_timestamp, 0.0)
         max_initial = min(round(seconds / SECONDS_PER_TICK), len(whisper.times))
     return RuleChanges(
-        suppress=_suppressed(given.suppress_tokens, whisper),
+        suppress=_suppressed(keywords.suppress_tokens, whisper),
         begin_suppress=None if suppress_blank else (),
         max_initial=max_initial,
     )

@@ -83,17 +83,17 @@ class Keywords:
     def of(cls, options: Mapping[str, Any]) -> "Keywords":
         """Raises ConfigurationError for an unknown name, and for one that is given twice
         (SamplingError for params)."""
-        given: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, value in options.items():
             own = ALIASES.get(name, name)
             if own not in NAMES:
                 refuse_name(name)
-            if given.get(own) is not None and value is not None:
+            if values.get(own) is not None and value is not None:
                 error = SamplingError if own == "params" else ConfigurationError
                 raise error(f"{name} and {own} are the same: give one of them")
-            if own not in given or value is not None:
-                given[own] = value
-        return cls(**given)
+            if own not in values or value is not None:
+                values[own] = value
+        return cls(**values)
 
 
 NAMES = [field.name for field in fields(Keywords)]
@@ -155,35 +155,35 @@ def check_options(
 
     Raises ConfigurationError for an unknown name, PromptError or SamplingError for a value.
     """
-    given = Keywords.of(options)
-    in_turn = _in_turn(given.mode)
-    whisper.check_times(in_turn, given.word_timestamps)
-    params = with_search(one_sample(given.params), given)
-    code, task = whisper.check(given.language, given.task)
-    if given.progress is not None and not callable(given.progress):
+    keywords = Keywords.of(options)
+    in_turn = _in_turn(keywords.mode)
+    whisper.check_times(in_turn, keywords.word_timestamps)
+    params = with_search(one_sample(keywords.params), keywords)
+    code, task = whisper.check(keywords.language, keywords.task)
+    if keywords.progress is not None and not callable(keywords.progress):
         raise PromptError(
             "progress must be a function of two numbers, seconds done and in all, "
-            f"not {shown(given.progress)}"
+            f"not {shown(keywords.progress)}"
         )
     return TranscriptionOptions(
         language=code,
-        detection=_detection(given, whisper),
+        detection=_detection(keywords, whisper),
         task=task,
-        timestamps=checked_flag("timestamps", given.timestamps)
-        and not checked_flag("without_timestamps", given.without_timestamps),
+        timestamps=checked_flag("timestamps", keywords.timestamps)
+        and not checked_flag("without_timestamps", keywords.without_timestamps),
         in_turn=in_turn,
-        longest=checked_window(given.chunk_seconds, audio),
-        clips=checked_clips(given.clip_timestamps),
-        voice=checked_voice(given, in_turn),
-        earlier=checked_earlier_text(given, whisper, in_turn),
-        fallback=checked_fallback(given, whisper.fixed_temperature(params)),
-        rules=checked_rules(given, whisper),
+        longest=checked_window(keywords.chunk_seconds, audio),
+        clips=checked_clips(keywords.clip_timestamps),
+        voice=checked_voice(keywords, in_turn),
+        earlier=checked_earlier_text(keywords, whisper, in_turn),
+        fallback=checked_fallback(keywords, whisper.fixed_temperature(params)),
+        rules=checked_rules(keywords, whisper),
         params=params,
-        priority=checked_priority(given.priority),
-        timeout=checked_timeout(given.timeout),
-        progress=given.progress,
-        words=checked_words(given, has_words),
-        silence_threshold=_silence_threshold(given, in_turn),
+        priority=checked_priority(keywords.priority),
+        timeout=checked_timeout(keywords.timeout),
+        progress=keywords.progress,
+        words=checked_words(keywords, has_words),
+        silence_threshold=_silence_threshold(keywords, in_turn),
     )
 
 
@@ -194,10 +194,10 @@ def refuse_name(name: str) -> None:
     raise ConfigurationError(f"transcribe() has no option '{name}'.{nearest(name, NAMES)}")
 
 
-def _silence_threshold(given: Keywords, in_turn: bool) -> float | None:
+def _silence_threshold(keywords: Keywords, in_turn: bool) -> float | None:
     name = "hallucination_silence_threshold"
-    threshold = checked_optional(name, given.hallucination_silence_threshold, 0.0)
-    if threshold is not None and not (in_turn and given.word_timestamps):
+    threshold = checked_optional(name, keywords.hallucination_silence_threshold, 0.0)
+    if threshold is not None and not (in_turn and keywords.word_timestamps):
         raise PromptError(f"{name} needs word_timestamps=True and mode='sequential'")
     return threshold
 
@@ -208,15 +208,15 @@ def _in_turn(mode: Any) -> bool:
     return bool(mode == "sequential")
 
 
-def _detection(given: Keywords, whisper: WhisperFormat) -> Detection:
-    each_window = checked_flag("multilingual", given.multilingual)
+def _detection(keywords: Keywords, whisper: WhisperFormat) -> Detection:
+    each_window = checked_flag("multilingual", keywords.multilingual)
     if each_window and not whisper.multilingual:
         raise PromptError("multilingual=True: this checkpoint transcribes English only")
-    threshold = given.language_detection_threshold
+    threshold = keywords.language_detection_threshold
     return Detection(
         each_window,
         0.5 if threshold is None else checked_number("language_detection_threshold", threshold),
-        checked_count("language_detection_segments", given.language_detection_segments),
+        checked_count("language_detection_segments", keywords.language_detection_segments),
     )
 
 
@@ -265,8 +265,8 @@ def one_sample(params: Any) -> SamplingParams:
     return params
 
 
-def with_search(params: SamplingParams, given: Keywords) -> SamplingParams:
+def with_search(params: SamplingParams, keywords: Keywords) -> SamplingParams:
     """`params` with what the call itself says of beams. Raises SamplingError."""
-    named = {name: getattr(given, name) for name in OF_SEARCH}
+    named = {name: getattr(keywords, name) for name in OF_SEARCH}
     changes = {name: value for name, value in named.items() if value is not None}
     return replace(params, **changes) if changes else params

@@ -8,15 +8,15 @@ from antiphon.inputs.calls.numbers import checked_flag
 from antiphon.inputs.whisper.words import APPENDED, PREPENDED, WordRules
 
 
-def checked_words(given: Any, enabled: bool) -> WordRules | None:
+def checked_words(keywords: Any, enabled: bool) -> WordRules | None:
     """None where no words are asked for. `enabled`: the engine keeps what they are made of.
 
     Raises PromptError for a value, ConfigurationError where the engine has word times turned off.
     """
-    wanted = checked_flag("word_timestamps", given.word_timestamps)
+    wanted = checked_flag("word_timestamps", keywords.word_timestamps)
     rules = WordRules(
-        _marks("prepend_punctuations", given.prepend_punctuations, PREPENDED),
-        _marks("append_punctuations", given.append_punctuations, APPENDED),
+        _marks("prepend_punctuations", keywords.prepend_punctuations, PREPENDED),
+        _marks("append_punctuations", keywords.append_punctuations, APPENDED),
     )
     if not wanted:
         return None

@@ -48,10 +48,10 @@ class AttendedImage:
         too long or not read, and ImageError for an image that cannot be read."""
         part = parsed.encoder
         if part.media != "images" or len(part.images) != 1 or part.videos:
-            given = f"{len(part.images)} images" if part.media in ("images", "") else part.media
+            content = f"{len(part.images)} images" if part.media in ("images", "") else part.media
             raise PromptError(
                 "this model reads one image in each prompt: give 'multi_modal_data': "
-                f"{{'image': a PIL image, an array, a path or bytes}}, not {given}"
+                f"{{'image': a PIL image, an array, a path or bytes}}, not {content}"
             )
         if self.questions is not None:
             text = self.questions.ids(part)

@@ -61,8 +61,8 @@ def _read(source: ImageInput, fetching: Fetching) -> "Image":
 
 
 def _read_text(text: str, fetching: Fetching) -> "Image":
-    if (found := content_of(text, fetching, "image/png", ImageError)) is not None:
-        return _read_bytes(*found)
+    if (content := content_of(text, fetching, "image/png", ImageError)) is not None:
+        return _read_bytes(*content)
     return _read_path(Path(text).expanduser())
 
 

@@ -107,10 +107,10 @@ class ImagePrompts:
             raise PromptError("this model reads images and text, and no audio")
         if part.videos and self.videos is None:
             raise PromptError("this model reads images and text, and no videos")
-        for kind, given in (("images", part.images), ("videos", part.videos)):
-            if len(given) > self.limit:
+        for kind, media in (("images", part.images), ("videos", part.videos)):
+            if len(media) > self.limit:
                 raise PromptError(
-                    f"{len(given)} {kind} in a prompt; at most {self.limit} are allowed "
+                    f"{len(media)} {kind} in a prompt; at most {self.limit} are allowed "
                     "(limit_images_per_prompt)"
                 )
 
@@ -145,12 +145,12 @@ class ImagePrompts:
                 placed += [*before, *[id_] * made.num_tokens, *behind]
         return placed, tuple(inputs)
 
-    def _check_places(self, ids: Sequence[int], id_: int | None, given: Sized, kind: str) -> None:
+    def _check_places(self, ids: Sequence[int], id_: int | None, media: Sized, kind: str) -> None:
         count = 0 if id_ is None else list(ids).count(id_)
-        if count != len(given):
+        if count != len(media):
             token = self.placeholder if kind == "image" else self.video_placeholder
             raise PromptError(
-                f"{len(given)} {kind}s for {count} places: the prompt must have {token!r} once for "
+                f"{len(media)} {kind}s for {count} places: the prompt must have {token!r} once for "
                 f"each {kind} (chat() puts it there)"
             )
 

@@ -93,10 +93,10 @@ def _connect(parts: SplitResult, fetching: Fetching, deadline: float) -> http.cl
     """A connection to an address of the host that may be asked."""
     assert parts.hostname is not None
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-    address = str(found[0][4][0])
+    addresses = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    address = str(addresses[0][4][0])
     if not fetching.private:
-        for entry in found:
+        for entry in addresses:
             check_public(parts.hostname, str(entry[4][0]))
     connection = http.client.HTTPConnection(parts.hostname, port)
     raw = socket.create_connection((address, port), timeout=_left(deadline))

@@ -96,7 +96,9 @@ class Rendering:
         """uint8 [height, width, channels] -> float32 of `shape`."""
         image = picture.permute(2, 0, 1).float()
         cut = torch.cat([self._cut(image, view) for view in self.views])
-        normed = [np.array(each, np.float32).reshape(-1, 1, 1) for each in (self.mean, self.std)]
+        normed = [
+            np.array(statistic, np.float32).reshape(-1, 1, 1) for statistic in (self.mean, self.std)
+        ]
         mean, std = together_to_device(normed, cut.device)
         tiles = (cut * self.factor - mean) / std
         return tiles if self.patches is None else self._in_patches(tiles, self.patches)

@@ -111,11 +111,11 @@ def unusable(folder: Path, error: Exception) -> CheckpointError:
 
 def stated(settings: Mapping[str, Any], sampling: FrameSampling) -> FrameSampling:
     """`sampling` with what a checkpoint's settings say of it."""
-    given = {
+    values = {
         "fps": settings.get("fps"), "count": settings.get("num_frames"),
         "least": settings.get("min_frames"), "most": settings.get("max_frames"),
     }  # fmt: skip
-    return replace(sampling, **{name: value for name, value in given.items() if value is not None})
+    return replace(sampling, **{name: value for name, value in values.items() if value is not None})
 
 
 def check_tokens(video: Video, count: int, half: ImageHalf) -> None:

@@ -99,8 +99,8 @@ def _read(source: VideoInput, sampling: FrameSampling, fetching: Fetching) -> Vi
 
 
 def _read_text(text: str, sampling: FrameSampling, fetching: Fetching) -> Video:
-    if (found := content_of(text, fetching, "video/mp4", VideoError)) is not None:
-        file, name = found
+    if (content := content_of(text, fetching, "video/mp4", VideoError)) is not None:
+        file, name = content
         return _decoded(io.BytesIO(file), name, sampling)
     path = Path(text).expanduser()
     return _decoded(str(path), text[:200], sampling)

@@ -40,8 +40,8 @@ async def _read(service: Service, model: ServedModel, body: ChatBody) -> Respons
         max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
-    given, seconds = [chat_prompt(model, body)], service.deadline(body.timeout)
-    (prompt,), seconds = await checked(model, given, params, body, "messages", seconds)
+    prompts, seconds = [chat_prompt(model, body)], service.deadline(body.timeout)
+    (prompt,), seconds = await checked(model, prompts, params, body, "messages", seconds)
     options = call_options(body, seconds)
     if body.stream:
 

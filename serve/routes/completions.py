@@ -113,9 +113,9 @@ def _echo(
     what parts that from the first of `token_ids`."""
     if not body.echo:
         return ""
-    given, decode = prompt.prompt, model.engine.inputs.decode
-    text = _text(model, given)
-    if isinstance(given, str) or given.get("decoder_prompt") is None:
+    content, decode = prompt.prompt, model.engine.inputs.decode
+    text = _text(model, content)
+    if isinstance(content, str) or content.get("decoder_prompt") is None:
         return text
     before, first = prompt.prepared.prompt_token_ids or [], token_ids[:1]
     is_apart = decode([*before, *first]) == f"{decode(before)} {decode(first)}"

@@ -68,9 +68,9 @@ class AudioBody(Body):
 
     def sampling(self, **more: Any) -> SamplingParams:
         """Raises SamplingError."""
-        given = {"seed": self.seed, **more}
+        values = {"seed": self.seed, **more}
         return SamplingParams.of(
-            {name: value for name, value in given.items() if value is not None}
+            {name: value for name, value in values.items() if value is not None}
         )
 
 

@@ -85,12 +85,12 @@ class TextBody(Body):
 
     def sampling(self, **more: Any) -> SamplingParams:
         """Raises SamplingError."""
-        given = {name: getattr(self, name) for name in SAMPLING}
+        values = {name: getattr(self, name) for name in SAMPLING}
         if self.logit_bias is not None:
-            given["logit_bias"] = dict(map(_biased, self.logit_bias.items()))
-        given |= more
+            values["logit_bias"] = dict(map(_biased, self.logit_bias.items()))
+        values |= more
         return SamplingParams.of(
-            {name: value for name, value in given.items() if value is not None}
+            {name: value for name, value in values.items() if value is not None}
         )
 
 
@@ -131,10 +131,10 @@ class CompletionBody(TextBody):
         return [_prompt(prompt)]
 
 
-def _prompt(given: Any) -> Prompt:
-    if isinstance(given, BaseModel):
-        return {name: _prompt(part) for name, part in given if part is not None}
-    return {"prompt_token_ids": given} if isinstance(given, list) else given
+def _prompt(value: Any) -> Prompt:
+    if isinstance(value, BaseModel):
+        return {name: _prompt(part) for name, part in value if part is not None}
+    return {"prompt_token_ids": value} if isinstance(value, list) else value
 
 
 class InputAudio(BaseModel):
