@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from paths import ROOT
-from source_tree import circles, functions, imports, tracked
+from source_tree import bound_names, circles, functions, imports, tracked
 
 LEVELS = [
     {"cli", "benchmarks"},
@@ -28,6 +28,8 @@ CODE = sorted(
 )
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60
+# They say nothing of what a variable is: a noun does.
+NO_NOUNS = {"at", "each", "found", "given", "here", "there"}
 # What is still longer. This list only shrinks: a name that is no longer over must go.
 LONG_FILES = {
     "tests/integration/test_engine.py",
@@ -128,6 +130,17 @@ def test_functions_are_long_in_kernels_alone() -> None:
         if lines > MAX_FUNCTION_LINES
     }
     assert long == set(), f"more than {MAX_FUNCTION_LINES} lines"
+
+
+def test_variables_are_named_by_nouns() -> None:
+    """In the package, its scripts and its examples."""
+    named = {
+        f"{name(path)}: {', '.join(sorted(bad))}"
+        for path in tracked("*.py")
+        if path.relative_to(ROOT).parts[0] not in ("tests", "docs")
+        if (bad := bound_names(path) & NO_NOUNS)
+    }
+    assert named == set(), "name the thing: see docs/glossary.md"
 
 
 def test_every_folder_of_code_is_packaged_and_checked() -> None:

@@ -1,4 +1,4 @@
-"""The repository's own Python files as syntax trees: who imports whom, and how long things are."""
+"""The repository's own Python files as syntax trees: imports, names, and how long things are."""
 
 import ast
 import subprocess
@@ -84,6 +84,21 @@ class _Imports(ast.NodeVisitor):
         self.late = before
 
     visit_AsyncFunctionDef = visit_FunctionDef
+
+
+@cache
+def bound_names(path: Path) -> frozenset[str]:
+    """Every variable, attribute and parameter that a file binds; functions and classes apart."""
+    names: set[str | None] = set()
+    for node in ast.walk(_tree(path)):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                names.add(name)
+            case ast.arg(arg=name) | ast.alias(asname=name) | ast.ExceptHandler(name=name):
+                names.add(name)
+            case ast.MatchAs(name=name) | ast.MatchStar(name=name) | ast.MatchMapping(rest=name):
+                names.add(name)
+    return frozenset(name for name in names if name is not None)
 
 
 def circles(arrows: dict[Path, set[Path]]) -> list[list[Path]]:
