@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Never, ParamSpec, Self, TypeVar
 
 from antiphon.actors.workers import Workers
@@ -142,7 +142,7 @@ class EngineLife:
         logger.info("loading %s", self.config.model.model)
         starting = _in_own_thread(self._launch, given_up)
         if self.inputs.audio is not None:
-            _in_own_thread(load_readers)  # meanwhile, so that no call waits for it
+            _meanwhile(load_readers)  # so that no call waits for it
         try:
             workers = await asyncio.wrap_future(starting)
         except asyncio.CancelledError:
@@ -267,6 +267,13 @@ def _in_own_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
     future = thread.submit(function, *args, **kwargs)
     thread.shutdown(wait=False)
     return future
+
+
+def _meanwhile(function: Callable[[], None]) -> None:
+    """In a thread that the program's end waits for: torch aborts where a thread of it is ended."""
+    threads = ThreadPoolExecutor(1, "antiphon-meanwhile")
+    threads.submit(function)
+    threads.shutdown(wait=False)
 
 
 def _close_dropped(workers: Workers, preparation: Preparation, pid: int) -> None:

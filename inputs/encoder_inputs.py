@@ -31,7 +31,7 @@ class EncoderInputs:
     def is_one(self, sources: Any) -> bool:
         """Whether this is one source, and not several. What is neither counts as one: `read` says
         what is wrong with it."""
-        is_image = self._images is not None and getattr(sources, "ndim", 4) < 4
+        is_image = self._images is not None and getattr(sources, "ndim", 0) in (2, 3)
         if is_image or is_one_recording(sources):
             return True
         return not isinstance(sources, Iterable) and not hasattr(sources, "__getitem__")

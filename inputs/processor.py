@@ -74,8 +74,8 @@ class InputProcessor:
         self.images = ImagePrompts.of(model, self.tokenizer, self.image_limits)
         self.attended_image = AttendedImage.of(model, self.tokenizer, self.image_limits)
         template = load_template(model.path, self.tokenizer)
-        most, taken = model.max_decoder_len, taken_in_chats(self.images)
-        self.chat = ChatFormat(self.tokenizer, template, most, *taken)
+        most = max(model.max_encoder_len, model.max_decoder_len)  # either half may read a chat
+        self.chat = ChatFormat(self.tokenizer, template, most, *taken_in_chats(self.images))
         self._detokenizer = Detokenizer(model, self.tokenizer)
 
     # ------------------------------------------------------------------ prompts

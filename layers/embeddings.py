@@ -124,6 +124,7 @@ class OutputHead(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, hidden] -> [rows, own words]"""
-        if hidden.device.type == "cpu" and 1 < len(hidden) <= FEW_ROWS:
+        is_on_cpu = hidden.device.type == "cpu" and hidden.dtype is torch.float32
+        if is_on_cpu and 1 < len(hidden) <= FEW_ROWS:
             return (self._padded @ hidden.t()).t()[:, : self.words.count].contiguous()
         return F.linear(hidden, self._padded)[:, : self.words.count]

@@ -97,8 +97,10 @@ class ImageFrontend(Frontend[ImageBatch, GraphShape]):
         shape = self._half.smallest
         image = Pixels(shape, np.zeros(shape.pixels, np.float32)).packed()
         raw = [picture.packed() for picture in pictures(self._half)]
-        batches = [[image], [image, image], raw, [image, *raw]]
-        return [self.pack(batch) for batch in batches if batch]
+        batches = [[image], [image, image]]
+        if raw:
+            batches.append([image, *raw])
+        return [self.pack(batch) for batch in batches]
 
 
 class ImageTextFrontend(ImageFrontend):

@@ -149,8 +149,7 @@ class Nixl(Transport):
         """Its states go another way, and so do all that follow."""
         self._problem = self._problem or problem
         self._posted.remove(write)
-        if not write.is_over:
-            self._given_up.append(write)
+        self._given_up.append(write)  # over or not: `check` releases it, and tells
         self._failed(self, write.states, problem)
 
     def abandon(self) -> None:

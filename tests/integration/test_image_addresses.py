@@ -44,10 +44,10 @@ def test_images_are_fetched_from_allowed_hosts_alone(tmp_path: Path, address: st
         engine.chat([{"role": "user", "content": parts}], PARAMS, use_tqdm=False)
         elsewhere = address.replace("127.0.0.1", "localhost")
         with pytest.raises(ImageError, match="localhost: not among the hosts"):
-            engine.encode([elsewhere])
+            engine.encode(elsewhere)
     with Engine(str(tmp_path), ray=False, device="cpu") as engine:
         for refused in (address, "http://169.254.169.254/latest"):
             with pytest.raises(ImageError, match="allowed_media_domains names no host"):
-                engine.encode([refused])
+                engine.encode(refused)
         error = engine.generate([prompt(address)], PARAMS, use_tqdm=False)[0].error
         assert isinstance(error, ImageError)

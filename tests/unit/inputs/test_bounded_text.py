@@ -70,6 +70,16 @@ def test_just_over_and_just_under(t5: InputProcessor) -> None:
         t5.prepare("4" * (fits + 1), SamplingParams())
 
 
+def test_a_chat_may_be_as_long_as_the_half_that_reads_it(t5_folder: Path) -> None:
+    options = ModelOptions(str(t5_folder), max_model_len=LIMIT)
+    inputs = InputProcessor(ModelConfig.load(options))
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    text = "in words: 42 " * 100
+    chat = {"messages": [{"role": "user", "content": text}], "chat_template": template}
+    (media,) = inputs.prepare(chat, SamplingParams()).inputs
+    assert media.num_tokens > 2 * LIMIT
+
+
 def test_long_texts_of_few_tokens_fit(t5: InputProcessor) -> None:
     """A vocabulary without these characters has one token for any number of them."""
     text = "日" * (8 * longest_read(LIMIT))
