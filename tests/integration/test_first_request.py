@@ -169,6 +169,7 @@ def test_a_first_request_takes_no_longer_than_later_ones(folder: Path, quantizat
     check_first_requests(folder, "cpu", quantization)
 
 
+@pytest.mark.slow
 def test_a_first_recording_from_a_file_takes_no_longer_than_later_ones() -> None:
     """Nor the first one in which speech is looked for."""
     check_first_requests("recordings", WHISPER)
