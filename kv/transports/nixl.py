@@ -149,7 +149,8 @@ class Nixl(Transport):
         """Its states go another way, and so do all that follow."""
         self._problem = self._problem or problem
         self._posted.remove(write)
-        self._given_up.append(write)  # over or not: `check` releases it, and tells
+        if not write.is_over:
+            self._given_up.append(write)
         self._failed(self, write.states, problem)
 
     def abandon(self) -> None:
