@@ -21,6 +21,7 @@ from antiphon.kernels.formats import (
     FLOAT8_WEIGHTS,
     SMALLEST_SCALE,
 )
+from antiphon.kernels.online_softmax import softmax_step
 
 BLOCK = FLOAT8_BLOCK  # a tile of queries, or of keys
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -59,8 +60,7 @@ def _store_kernel(
         into = begin + d[None, :].to(tl.int64) * slots * BLOCK + tokens[:, None]
     else:
         into = begin + tokens[:, None].to(tl.int64) * DIM + d[None, :]
-    is_feature = (d < DIM)[None, :] & (places >= 0)[:, None]
-    tl.store(into, scaled.to(stored.dtype.element_ty), mask=is_feature)
+    tl.store(into, scaled.to(stored.dtype.element_ty), mask=(d < DIM)[None, :])
 
 
 @triton.jit(do_not_specialize=["slots"])  # else some numbers of tokens would be compiled anew
@@ -100,11 +100,7 @@ def _float8_kernel(
         scores = scores * (factor * tl.load(k_scales + kv_slot + number))
         is_key = number * BLOCK + places < length
         scores = tl.where(is_key[None, :], scores, float("-inf"))
-        top = tl.maximum(highest, tl.max(scores, 1))
-        weights = tl.exp2(scores - top[:, None])
-        shrink = tl.exp2(highest - top)
-        total = total * shrink + tl.sum(weights, 1)
-        highest = top
+        weights, shrink, highest, total = softmax_step(scores, highest, total)
         rounded = (weights * WEIGHTS).to(v.dtype.element_ty)
         value_scale = tl.load(v_scales + kv_slot + number) / WEIGHTS
         v_rows = values + number * BLOCK + places[:, None]

@@ -14,6 +14,8 @@ import torch
 import triton
 import triton.language as tl
 
+from antiphon.kernels.online_softmax import softmax_step
+
 BiasTiles = Callable[[int, int], tuple[torch.Tensor, int]]
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -79,11 +81,7 @@ def _full_kernel(
         else:
             scores = scores * factor
         scores = tl.where(is_key[None, :], scores, float("-inf"))
-        top = tl.maximum(highest, tl.max(scores, 1))
-        weights = tl.exp2(scores - top[:, None])
-        shrink = tl.exp2(highest - top)
-        total = total * shrink + tl.sum(weights, 1)
-        highest = top
+        weights, shrink, highest, total = softmax_step(scores, highest, total)
         weights = weights.to(v.dtype.element_ty)
         v0 = tl.load(
             v_rows + keys[:, None] * V_TOKEN + d0[None, :],

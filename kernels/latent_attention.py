@@ -23,6 +23,7 @@ import triton.language as tl
 
 from antiphon.kernels.latent_launch import LatentLaunch, TritonTile
 from antiphon.kernels.launch import overlapped, wait_for_previous
+from antiphon.kernels.online_softmax import softmax_step
 from antiphon.kernels.paged_splits import LOG2_E, MINUS_INF, Workspace, key_offsets, num_splits
 
 
@@ -84,11 +85,7 @@ def _latent_kernel(
             if not TWICE:
                 tile += (part,)  # type: ignore[assignment]
         scores = tl.where(is_key[None, :], scores * factor, MINUS_INF)
-        top = tl.maximum(highest, tl.max(scores, 1))  # finite: a tile has a key
-        weights = tl.exp2(scores - top[:, None])
-        shrink = tl.exp2(highest - top)
-        total = total * shrink + tl.sum(weights, 1)
-        highest = top
+        weights, shrink, highest, total = softmax_step(scores, highest, total)  # a tile has a key
         weights = weights.to(compute)
         shrunk = sums
         sums = ()
