@@ -7,6 +7,7 @@ registers, and rows, which are few, are the side of which the tensor cores take 
 """
 
 import logging
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -101,11 +102,18 @@ def _kernel(
     tile: MmaTile, page_size: int, dtype: torch.dtype, state_dtype: torch.dtype, device: int
 ) -> Any:
     """Compiled for the device `device`, which is the current one."""
+    return compiled(definitions(tile, page_size, dtype, state_dtype), SOURCES, tile.shared_bytes)
+
+
+def compiled(
+    head: str, sources: Sequence[str], shared_bytes: int, architecture: str | None = None
+) -> Any:
+    """The kernel of these `sources`, files of `cuda/`, behind their `head`; for the current device,
+    or for an `architecture` of its kind. `shared_bytes`: that a program may have."""
     folder = Path(__file__).parent / "cuda"
-    source = definitions(tile, page_size, dtype, state_dtype)
-    source += "".join((folder / name).read_text() for name in SOURCES)
-    kernel = torch.cuda._compile_kernel(source, "latent_attention")
-    kernel.set_shared_memory_config(tile.shared_bytes)
+    source = head + "".join((folder / name).read_text() for name in sources)
+    kernel = torch.cuda._compile_kernel(source, "latent_attention", compute_capability=architecture)
+    kernel.set_shared_memory_config(shared_bytes)
     return kernel
 
 

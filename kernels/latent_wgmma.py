@@ -8,7 +8,6 @@ yet, so it is not chosen: `ENABLED`.
 
 import ctypes
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,7 +37,7 @@ def takes(
     width: int,
     dtype: torch.dtype,
     kv_dtype: torch.dtype | None,
-    page_size: int | None,
+    page_size: int,
     device: torch.device,
 ) -> bool:
     """Whether the kernel computes states of `kv_dtype` (by default `dtype`) here."""
@@ -67,12 +66,8 @@ def compile_all(heads: int, width: int, page_size: int, dtype: torch.dtype) -> N
 @cache
 def _kernel(tile: WgmmaTile, page_size: int, dtype: torch.dtype, device: int) -> Any:
     """Compiled for the device `device`, which is the current one."""
-    folder = Path(__file__).parent / "cuda"
-    source = definitions(tile, page_size, dtype)
-    source += "".join((folder / name).read_text() for name in SOURCES)
-    kernel = torch.cuda._compile_kernel(source, "latent_attention", compute_capability=ARCHITECTURE)
-    kernel.set_shared_memory_config(tile.shared_bytes)
-    return kernel
+    head = definitions(tile, page_size, dtype)
+    return latent_mma.compiled(head, SOURCES, tile.shared_bytes, ARCHITECTURE)
 
 
 @cache

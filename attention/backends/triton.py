@@ -144,13 +144,12 @@ class TritonLatent(PagedAttention[TritonMetadata[LatentLaunch[Tile]]]):
         self._tile_of: Callable[[int, int, int], Tile] = TritonTile.of
         self._attend: Callable[..., torch.Tensor] = latent_attention.latent_attention
         states = (spec.head_dim, spec.dtype, spec.kv_dtype)
+        assert spec.page_size is not None
         if latent_wgmma.takes(*states, spec.page_size, spec.device):
             self._tile_of, self._attend = WgmmaTile.of, latent_wgmma.latent_attention
-            assert spec.page_size is not None
             latent_wgmma.compile_all(spec.num_heads, spec.head_dim, spec.page_size, spec.dtype)
         elif latent_mma.takes(*states, spec.device):
             self._tile_of, self._attend = MmaTile.of, latent_mma.latent_attention
-            assert spec.page_size is not None
             stored = spec.kv_dtype or spec.dtype
             latent_mma.compile_all(
                 spec.num_heads, spec.head_dim, spec.page_size, spec.dtype, stored
