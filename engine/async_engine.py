@@ -163,7 +163,7 @@ class AsyncEngine(SpeechCalls):
         deadline = Deadline(timeout)
         with one_caller():
             async with deadline.limit():
-                media = await self.run_in_thread(self.encoder_inputs.read, source, pooled)
+                media = await self.run_in_thread(self.encoder_inputs.read, source)
                 states = await self.requests.encodes.encode(media, pooled)
                 return await put(states) if object_refs else states
 

@@ -36,12 +36,10 @@ class EncoderInputs:
             return True
         return not isinstance(sources, Iterable) and not hasattr(sources, "__getitem__")
 
-    def read(self, source: Any, pooled: bool) -> EncoderInput:
+    def read(self, source: Any) -> EncoderInput:
         """An image, audio or a text in any form; the last two, and an image that is read with a
-        text, also as a prompt. `pooled`: one
-        embedding is wanted of it. Raises InputError, also where the model gives no such thing."""
+        text, also as a prompt. Raises InputError."""
         inputs, model = self._inputs, self._inputs.model
-        check_pooled(model, pooled)
         with foreign_errors_as(PromptError, f"an input of type {type(source).__name__}"):
             attended = inputs.attended_image
             if attended is not None and attended.questions is not None:

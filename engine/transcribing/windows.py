@@ -1,8 +1,8 @@
 """From a recording to the windows that are requests."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -83,7 +83,7 @@ class Recording:
 
     def with_silence(self, silent: Iterable[Skipped]) -> "Recording":
         """Without digital silence that was only found later."""
-        new = [span for span in silent if not any(_holds(lost, span) for lost in self.skipped)]
+        new = _beside(silent, self.skipped)
         seconds = sum(span.end - span.start for span in new)
         return replace(
             self, skipped=merged([*self.skipped, *new]), heard=max(0.0, self.heard - seconds)
@@ -102,8 +102,7 @@ class WindowReader:
         sound = self.inputs.read_sound(audio)
         samples, rate = sound.samples, self.audio.sampling_rate
         clips, unheard = self._clips(samples, options.clips, options.voice)
-        lost = sound.skipped
-        known = merged([*lost, *(one for one in unheard if not any(_holds(a, one) for a in lost))])
+        known = merged([*sound.skipped, *_beside(unheard, sound.skipped)])
         duration, size = len(samples) / rate, samples.nbytes
         if options.in_turn:
             passages = [Passage.of(samples, spans) for spans in clips]
@@ -117,11 +116,10 @@ class WindowReader:
                     window = replace(window, shares=True)
                 windows.append(window)
                 continue
-            span = self._silence(passage)
-            if not any(_holds(lost, span) for lost in sound.skipped):
-                silent.append(span)
+            silent.append(self._silence(passage))
         heard = sum(window.seconds for window in windows)
-        return Recording(windows, merged([*known, *silent]), duration, size, [], heard)
+        skipped = merged([*known, *_beside(silent, sound.skipped)])
+        return Recording(windows, skipped, duration, size, [], heard)
 
     def first(self, audio: AudioInput) -> Window | None:
         """The first window with sound; None if there is none. Raises AudioError."""
@@ -167,14 +165,11 @@ class WindowReader:
             if voice is not None:
                 spoken = speech_spans(samples[first:last], voice, self._voice_model())
                 spans = [(first + begin, first + stop) for begin, stop in spoken]
-                ends, begins = (
-                    [first, *(end for _, end in spans)],
-                    [*(begin for begin, _ in spans), last],
-                )
+                edges = [first, *chain.from_iterable(spans), last]
                 unheard += [
-                    Skipped(end / rate, begin / rate, "no speech")
-                    for end, begin in zip(ends, begins, strict=True)
-                    if end < begin
+                    Skipped(begin / rate, stop / rate, "no speech")
+                    for begin, stop in zip(edges[::2], edges[1::2], strict=True)
+                    if begin < stop
                 ]
             if spans:
                 heard.append(spans)
@@ -199,5 +194,10 @@ class WindowReader:
                 yield Passage.of(samples, group)
 
 
-def _holds(one: Skipped, other: Skipped) -> bool:
-    return one.start <= other.start and other.end <= one.end
+def _beside(spans: Iterable[Skipped], known: Sequence[Skipped]) -> list[Skipped]:
+    """Those of `spans` that lie in none of the `known` ones."""
+    return [
+        span
+        for span in spans
+        if not any(one.start <= span.start and span.end <= one.end for one in known)
+    ]
