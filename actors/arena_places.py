@@ -133,8 +133,8 @@ class ArenaPlaces:
         while self._ended and self._ended[0][0] <= now:
             _, life, landing = self._ended.pop(0)
             self._space.end_writers(*life, landing)
-            for writer in [writer for writer in self._landing if writer.name == life.name]:
-                if writer.epoch <= life.epoch:
+            for writer in list(self._landing):
+                if writer.name == life.name and writer.epoch <= life.epoch:
                     del self._landing[writer]
             if landing:
                 self._landing[life] = landing

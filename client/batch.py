@@ -76,12 +76,12 @@ class Batch:
 
         async def one(index: int, value: Any, log: IO[str] | None) -> BatchItem:
             call = ask(value)
-            if log is None:
-                return BatchItem(index, await answer(call))
-            if (key := call.identity(index)) in saved:
+            key = "" if log is None else call.identity(index)
+            if key in saved:
                 return BatchItem(index, saved[key], resumed=True)
             item = BatchItem(index, await answer(call))
-            _save(log, key, item)
+            if log is not None:
+                _save(log, key, item)
             return item
 
         async def end(index: int, value: Any, log: IO[str] | None) -> None:

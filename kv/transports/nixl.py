@@ -149,7 +149,9 @@ class Nixl(Transport):
         """Its states go another way, and so do all that follow."""
         self._problem = self._problem or problem
         self._posted.remove(write)
-        if not write.is_over:
+        if write.is_over:
+            write.under_way.release()
+        else:
             self._given_up.append(write)
         self._failed(self, write.states, problem)
 
