@@ -30,8 +30,8 @@ def page(name: str) -> str:
     return (ROOT / name).read_text()
 
 
-def blocks(name: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", page(name), re.S)
+def blocks(name: str, language: str = "python") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page(name), re.S)
 
 
 def prepare(folder: Path) -> None:

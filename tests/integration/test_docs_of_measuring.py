@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import tiny_models
+from doc_pages import page
 from http_server import Running, running_server
-from paths import RECORDINGS, ROOT, T5, WHISPER
+from paths import RECORDINGS, T5, WHISPER
 from quantized_checkpoints import METHODS, publish
 from typer.testing import CliRunner
 
@@ -18,8 +19,8 @@ from antiphon.cli.app import app
 from antiphon.jobs.quantizing import Quantization
 from antiphon.serve.command import Plan
 
-METRICS = (ROOT / "docs" / "metrics.md").read_text()
-QUANTIZATION = (ROOT / "docs" / "quantization.md").read_text()
+METRICS = page("docs/metrics.md")
+QUANTIZATION = page("docs/quantization.md")
 BENCHES = re.findall(r"^ {4}antiphon (bench serve .*)$", METRICS, re.M)
 SERVES = re.findall(r"^ {4}antiphon (serve .*)$", METRICS, re.M)
 REQUESTS = 6

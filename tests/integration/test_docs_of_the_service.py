@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from doc_pages import blocks, page
 from http_server import Running, running_server
 from paths import RECORDINGS, ROOT, T5, WHISPER
 from typer.testing import CliRunner
@@ -19,10 +20,10 @@ from antiphon.cli.app import app
 from antiphon.serve.command import Plan
 from antiphon.serve.settings import Limits
 
-SERVING = (ROOT / "docs" / "serving.md").read_text()
-CLIENT = (ROOT / "docs" / "client.md").read_text()
+SERVING = page("docs/serving.md")
+CLIENT = page("docs/client.md")
 ADDRESS = "http://127.0.0.1:8000"  # in the pages
-EXAMPLES = re.findall(r"```python\n(.*?)```", CLIENT, re.S)
+EXAMPLES = blocks("docs/client.md")
 CURLS = re.findall(r"^curl .*$", SERVING, re.M)
 BEGUN = re.compile(r"1\n00:00:00,[3-6]\d0 --> ")  # the speech of call.wav, behind silence
 COMMANDS = re.findall(r"^ {4}antiphon (serve.*)$", SERVING, re.M)
@@ -40,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """With the files that the pages name; the working directory."""
     shutil.copy(RECORDINGS / "call.wav", tmp_path)
     (tmp_path / "keys.txt").write_text("secret\n")
-    (config,) = re.findall(r"```yaml\n(.*?)```", SERVING, re.S)
+    (config,) = blocks("docs/serving.md", "yaml")
     (tmp_path / "serve.yaml").write_text(config)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)

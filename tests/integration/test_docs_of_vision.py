@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from doc_pages import blocks, page
 from paths import EXAMPLES, ROOT
 from PIL import Image
 from tiny_florence import make_florence
@@ -22,10 +23,10 @@ from antiphon import Engine, SamplingParams
 from antiphon.cli.app import app
 from antiphon.examples.qwen_shapes.evaluate import HELD_OUT, held_out
 
-PAGE = (ROOT / "docs" / "vision.md").read_text()
+PAGE = "docs/vision.md"
 SHAPES = EXAMPLES / "qwen_shapes" / "model"
-EXAMPLE, VIDEO, FLORENCE = re.findall(r"```python\n(.*?)```", PAGE, re.S)
-COMMANDS = re.findall(r"^\| `((?:python|antiphon|make) [^`]*)` \|", PAGE, re.M)
+EXAMPLE, VIDEO, FLORENCE = blocks(PAGE)
+COMMANDS = re.findall(r"^\| `((?:python|antiphon|make) [^`]*)` \|", page(PAGE), re.M)
 # By the file of a command: what is added, so that it takes seconds on a CPU.
 SHORTER = {
     "image_encoders.py": "--small --backends torch_sdpa",
@@ -65,7 +66,7 @@ def test_the_first_example(folder: Path) -> None:
     own = EXAMPLE.replace('/model")', '/model", ray=False, device="cpu")')
     assert own != EXAMPLE
     with contextlib.redirect_stdout(output):
-        exec(compile(own, "docs/vision.md", "exec"), {})
+        exec(compile(own, PAGE, "exec"), {})
     assert output.getvalue().strip()
 
 
@@ -80,7 +81,7 @@ def test_a_prompt_with_a_video(folder: Path) -> None:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         file.mux(stream.encode())
     named: dict[str, Any] = {}
-    exec(compile(VIDEO, "docs/vision.md", "exec"), named)
+    exec(compile(VIDEO, PAGE, "exec"), named)
     with Engine(str(SHAPES), ray=False, device="cpu") as engine:
         (output,) = engine.generate([named["prompt"]], use_tqdm=False)
         assert engine.stats()["encodes"] == 1
@@ -92,12 +93,12 @@ def test_florences_task(folder: Path) -> None:
     Image.new("RGB", (60, 44), "red").save("street.jpg")
     with Engine(str(folder / "florence"), ray=False, device="cpu") as engine:
         named: dict[str, Any] = {"engine": engine, "SamplingParams": SamplingParams}
-        exec(compile(FLORENCE, "docs/vision.md", "exec"), named)
+        exec(compile(FLORENCE, PAGE, "exec"), named)
     assert named["output"].outputs[0].token_ids
 
 
 def test_commands_of_antiphon() -> None:
-    assert "antiphon info -m MODEL" in PAGE
+    assert "antiphon info -m MODEL" in page(PAGE)
     told = CliRunner().invoke(app, f"info -m {SHAPES} --device cpu")
     assert told.exit_code == 0
     assert "encoder attention (full): torch_sdpa" in told.output
@@ -126,7 +127,7 @@ def test_scripts(
     arguments = ["made" if argument == "DIR" else argument for argument in arguments]
     monkeypatch.setattr(sys, "argv", [script, *arguments, *shlex.split(SHORTER[file])])
     if file == "evaluate.py":
-        assert f"{HELD_OUT} held-out pictures" in PAGE
+        assert f"{HELD_OUT} held-out pictures" in page(PAGE)
     runpy.run_path(str(ROOT / script), run_name="__main__")
     assert SHOWN[file] in capsys.readouterr().out
     if file == "train.py":
