@@ -265,7 +265,4 @@ class Peer(Protocol[Sent]):
         """Returns at once; messages of one sender are handled in order."""
 
 
-EncoderPeer = Peer[EncoderMessage]
-DecoderPeer = Peer[DecoderMessage]
-FrontendPeer = Peer[FrontendMessage]
 AnyPeer = Peer[Any]

@@ -46,7 +46,7 @@ step_tests() {
 # Attention to hidden states: the kernel by warpgroups beside the one that is chosen. 150 s.
 step_latent() {
     LINES_SHOWN=5 within 120 wgmma_tests "$PYTHON" -m pytest -m gpu -p no:benchmark -q -x -n 4 \
-        tests/gpu/test_attention.py -k warpgroups
+        tests/gpu/test_latent_wgmma.py
     for form in "" --warpgroups; do
         # shellcheck disable=SC2086 # none or one
         within 100 "latent$form" "$PYTHON" $SCRIPTS/latent_attention.py $form \

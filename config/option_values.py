@@ -59,15 +59,15 @@ def whole_number(name: str, value: Any, least: int = 1, most: int = LARGEST) -> 
     return plain
 
 
-def number(name: str, value: Any, most: float = LARGEST) -> float:
+def number(name: str, value: Any) -> float:
     """A number above 0, of any real type. Raises ConfigurationError otherwise."""
     try:
         plain = float(value) if isinstance(value, Real) and not isinstance(value, bool) else 0.0
     except OverflowError:
         plain = math.inf if value > 0 else 0.0
-    if not 0.0 < plain <= most:
+    if not 0.0 < plain <= LARGEST:
         raise ConfigurationError(
-            f"{name} must be a number above 0, not {shown(value)}{_at_most(plain, most)}"
+            f"{name} must be a number above 0, not {shown(value)}{_at_most(plain, LARGEST)}"
         )
     return plain
 

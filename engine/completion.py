@@ -29,7 +29,7 @@ def completion_output(
     """The output of a request that is done. `index`: of the sample among those of its prompt."""
     params = opened.request.params
     reason: str | None
-    written = _text_up_to_stop(inputs, opened, finished, index)
+    written = _text_up_to_stop(opened, finished, index)
     if written is not None and written.stopped:
         token_ids, text, reason = list(written.token_ids), written.text, "stop"
     else:
@@ -53,9 +53,7 @@ def completion_output(
     )
 
 
-def _text_up_to_stop(
-    inputs: InputProcessor, opened: OpenRequest, finished: Finished, index: int
-) -> TextStream | None:
+def _text_up_to_stop(opened: OpenRequest, finished: Finished, index: int) -> TextStream | None:
     """The text so far of a request that has stop strings. It came with its tokens, but for the
     second and further results of a beam search, whose text is made here."""
     if opened.request.rules.beams is None or index == 0 or opened.new_text is None:

@@ -16,6 +16,7 @@ import typer.main
 from paths import RECORDINGS, ROOT
 from source_tree import tracked
 
+from antiphon.attention.registry import BACKENDS
 from antiphon.cli.app import app
 
 README = (ROOT / "README.md").read_text()
@@ -135,6 +136,13 @@ def test_commands_and_files_that_are_named_exist(page: Path) -> None:
     targets = re.findall(r"(?:^ {4}|`)make ([\w-]+)", text, re.M)
     missing += [target for target in targets if f"\n{target}:" not in makefile]
     assert missing == []
+
+
+def test_attention_backends_are_counted_right() -> None:
+    words = ("seven", "eight", "nine", "ten", "eleven", "twelve")
+    right = words[len(BACKENDS) - 7]
+    counts = [re.findall(r"(\w+) attention\s+backends", page.read_text()) for page in OF_USERS]
+    assert {count for of_page in counts for count in of_page if count in words} == {right}
 
 
 @pytest.mark.parametrize("page", OF_USERS, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,7 +1,7 @@
 """How a checkpoint's weights are quantised, as plain values: whatever the method that did it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -129,9 +129,6 @@ class StoredQuantization:
         """For people, in one line."""
         schemes = dict.fromkeys(rule.scheme.label for rule in self.rules)
         return f"{self.method}: {' | '.join(schemes)}"
-
-
-Fits = Callable[[str, Sequence[str]], bool]
 
 
 def _by_name(layer: str, targets: Sequence[str]) -> bool:

@@ -45,12 +45,10 @@ def checked_optional(name: str, value: Any, least: float = -math.inf) -> float |
     return None if value is None else checked_number(name, value, least)
 
 
-def checked_count(name: str, value: Any, least: int = 1) -> int:
-    """A whole number. Raises PromptError."""
+def checked_count(name: str, value: Any) -> int:
+    """A whole number above 0. Raises PromptError."""
     is_whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not is_whole or not least <= value <= LARGEST:
+    if not is_whole or not 1 <= value <= LARGEST:
         most = f" and at most {LARGEST}" if is_whole and value > LARGEST else ""
-        raise PromptError(
-            f"{name} must be a whole number of at least {least}{most}, not {shown(value)}"
-        )
+        raise PromptError(f"{name} must be a whole number of at least 1{most}, not {shown(value)}")
     return int(value)

@@ -210,10 +210,6 @@ class WhisperFormat:
                 )
         return [int(id_) for id_ in listed]
 
-    def language_of(self, token_id: int) -> str:
-        """The code of a language token."""
-        return next(code for code, id_ in self.languages.items() if id_ == token_id)
-
     def segments(self, token_ids: list[int]) -> list[TimedTokens]:
         """The text of a window, split at its timestamps."""
         segments: list[TimedTokens] = []

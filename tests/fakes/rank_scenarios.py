@@ -101,8 +101,11 @@ def _num_known(engine: PlainEngine, request: Request) -> int:
     return int(batch.length[request.slot] - batch.pending[request.slot])
 
 
-def check_same_ends(actual: dict[int, Finished], expected: dict[int, Finished]) -> None:
-    """Tokens are equal, log-probabilities within 1e-3. Of a cancelled one, as far as both came."""
+def check_same_ends(
+    actual: dict[int, Finished], expected: dict[int, Finished], tolerance: float = 1e-3
+) -> None:
+    """Tokens are equal, log-probabilities within `tolerance`. Of a cancelled one, as far as both
+    came."""
     assert actual.keys() == expected.keys()
     for number, end in actual.items():
         other = expected[number]
@@ -112,8 +115,8 @@ def check_same_ends(actual: dict[int, Finished], expected: dict[int, Finished]) 
         assert [one.ids for one in end.logprobs] == [one.ids for one in other.logprobs]
         assert [one.ranks for one in end.logprobs] == [one.ranks for one in other.logprobs]
         for one, two in zip(end.logprobs, other.logprobs, strict=True):
-            np.testing.assert_allclose(one.logprobs, two.logprobs, atol=1e-3)
-        np.testing.assert_allclose(end.token_logprobs, other.token_logprobs, atol=1e-3)
+            np.testing.assert_allclose(one.logprobs, two.logprobs, atol=tolerance)
+        np.testing.assert_allclose(end.token_logprobs, other.token_logprobs, atol=tolerance)
 
 
 def _cut(end: Finished, other: Finished) -> Finished:

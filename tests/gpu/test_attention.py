@@ -29,7 +29,6 @@ from antiphon.attention.interface import (
 )
 from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import missing, unsupported
-from antiphon.kernels import latent_wgmma
 
 pytestmark = [
     pytest.mark.gpu,
@@ -159,24 +158,7 @@ LATENT = [
 
 @pytest.mark.parametrize(("name", "spec"), supported(LATENT))
 def test_attention_to_hidden_states(name: str, spec: AttentionSpec) -> None:
-    check_latent(make_paged(name, spec))
-
-
-@pytest.mark.parametrize("page_size", [16, 64])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("sizes", [(20, 1280), (12, 768), (16, 1024), (3, 128)])
-def test_hidden_states_by_warpgroups(
-    monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int], dtype: torch.dtype, page_size: int
-) -> None:
-    """The kernel that is not chosen yet."""
-    monkeypatch.setattr(latent_wgmma, "ENABLED", True)
-    spec = paged_spec("latent", *sizes, dtype, False, page_size, "cuda", kv_heads=1)
-    if not latent_wgmma.takes(sizes[1], dtype, None, page_size, spec.device):
-        pytest.skip("for Hopper GPUs")
-    check_latent(make_paged("triton", spec))
-
-
-def check_latent(backend: PagedAttention[object]) -> None:
+    backend = make_paged(name, spec)
     check_paged(backend, [1] * 6, [1, 16, 17, 700, 1500, 31], seed=4)
     check_paged(backend, [1] * 140, [200] * 140, seed=5)  # no splits
     check_paged(backend, [1, 8, 3, 4], [900, 3, 8, 130], seed=6)  # drafts

@@ -21,6 +21,9 @@ from transformers import (
 from antiphon.config.parallel import Parallel
 from antiphon.layers.linear import Linear
 
+# Layers give the same numbers but for their last bits; these models multiply such a difference by
+# some thousands, and a CPU with AVX-512 adds in another order than one without.
+TOLERANCE = 5e-3
 Folders = tuple[Path, Path]  # as it is stored, and in full
 QUICK = [
     *(("bart", method) for method in ("awq", "nf4", "torchao_int4")),
@@ -67,7 +70,7 @@ def test_tokens_are_those_of_the_same_numbers_in_full(
     layers = [m for m in engine.replica.runner.model.layers.modules() if isinstance(m, Linear)]
     assert any(layer.quantized is not None or layer.weight_scale is not None for layer in layers)
     expected = play(PlainEngine(dense, **options(family)), kind_of(family))
-    check_same_ends(play(engine, kind_of(family)), expected)
+    check_same_ends(play(engine, kind_of(family)), expected, TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -84,4 +87,4 @@ def test_two_ranks_share_what_is_stored(
     packed, dense = folders(family, method)
     expected = play(PlainEngine(dense, **options(family)), kind_of(family))
     with RankedEngine(packed, Parallel(2), **options(family)) as engine:
-        check_same_ends(play(engine, kind_of(family)), expected)
+        check_same_ends(play(engine, kind_of(family)), expected, TOLERANCE)
