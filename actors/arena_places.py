@@ -5,7 +5,7 @@ import math
 import secrets
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from antiphon.actors.address import Address
@@ -41,12 +41,10 @@ class ArenaPlaces:
         """`export`: None where no encoder may write into the arena."""
         self.export = export
         self._space, self._clock = space, clock
-        self._cannot: set[Incarnation] = set()  # encoders that have not mapped the arena
-        # Encoders whose writes are over, and since when; but for those of some keys.
-        self._ended: list[tuple[float, Incarnation, Collection[str]]] = []
+        self._cannot: set[Incarnation] = set()  # encoders that write nothing new into the arena
+        self._ended: list[tuple[float, Incarnation]] = []  # lives that are gone; when it is certain
         self._known_gone: dict[str, int] = {}  # by encoder
-        self._landing: dict[Incarnation, Collection[str]] = {}  # keys of writes given up
-        self.num_quarantined = 0  # rows that such writes may reach
+        self.num_quarantined = 0  # rows that writes of those in `_cannot` may still reach
         self._next_asking = -math.inf
 
     # ------------------------------------------------------------------ asking
@@ -84,36 +82,38 @@ class ArenaPlaces:
     # ------------------------------------------------------------------ answers
 
     def written(self, message: StatesWritten) -> list[str]:
-        """The keys whose states are where they belong. None of another arena's: its owner had the
-        name of this decoder."""
-        if self.export is None or message.arena != self.export.name:
-            return []
-        return self.answered(message.keys, message.tickets, message.sender)
+        """The keys whose states are where they belong."""
+        return self.answered(message.keys, message.tickets, message.sender, message.arena)
 
     def answered(
-        self, keys: Sequence[str], tickets: Sequence[int], sender: Incarnation | None
+        self,
+        keys: Sequence[str],
+        tickets: Sequence[int],
+        sender: Incarnation | None,
+        arena: str,
     ) -> list[str]:
-        """`sender` will write nothing more for these tickets. Returns the keys that it was asked
-        to write."""
-        if sender is None:
+        """`sender` will write nothing more for these tickets of the arena of this name. Returns the
+        keys that it was asked to write. None where that is not the one here: an earlier life of
+        this decoder had it."""
+        if sender is None or not self._is_here(arena):
             return []
         pairs = zip(keys, tickets, strict=False)
         return [key for key, ticket in pairs if self._space.answered(key, sender, ticket)]
 
+    def _is_here(self, arena: str) -> bool:
+        """Whether the arena here has this name."""
+        return self.export is not None and arena == self.export.name
+
     def not_mapped(self, message: NotMapped) -> None:
         """Rows that a write may still reach stay with their keys until `sender` says once more that
-        none does, or its process is gone. What it gave up may be buffered here for a moment."""
-        if self.export is None or message.arena != self.export.name:
+        none does, or its process is gone."""
+        if not self._is_here(message.arena):
             return
-        sender, landing = message.sender, message.landing
+        sender = message.sender
         logger.warning("hidden states of %s come by way of the host: %s", sender, message.reason)
         self._cannot.add(sender)
-        if landing is None:
-            self._space.end_writers(*sender)
-        else:
-            self._landing.setdefault(sender, landing.keys())
-            self._ended.append((self._clock() + GRACE_SECONDS, sender, landing.keys()))
-            self._count_quarantined()
+        self._space.end_writes(sender, message.landing)
+        self._count_quarantined()
 
     # ------------------------------------------------------------------ ends of encoders
 
@@ -126,19 +126,14 @@ class ArenaPlaces:
         gone |= {name: sys.maxsize for name in self._known_gone if name not in gone}
         for name, epoch in gone.items():
             if epoch > self._known_gone.get(name, 0):
-                self._ended.append((now + GRACE_SECONDS, Incarnation(name, epoch), ()))
+                self._ended.append((now + GRACE_SECONDS, Incarnation(name, epoch)))
         self._known_gone = gone
 
     def _end_writers(self, now: float) -> None:
         while self._ended and self._ended[0][0] <= now:
-            _, life, landing = self._ended.pop(0)
-            self._space.end_writers(*life, landing)
-            for writer in list(self._landing):
-                if writer.name == life.name and writer.epoch <= life.epoch:
-                    del self._landing[writer]
-            if landing:
-                self._landing[life] = landing
-        if self._landing or self.num_quarantined:
+            _, life = self._ended.pop(0)
+            self._space.end_writers(*life)
+        if self.num_quarantined:
             self._count_quarantined()
 
     @property
@@ -148,8 +143,7 @@ class ArenaPlaces:
         return {"quarantined_hidden_states": self.num_quarantined} if by_nixl else {}
 
     def _count_quarantined(self) -> None:
-        keys = {key for landing in self._landing.values() for key in landing}
-        self.num_quarantined = sum(map(self._space.num_written, keys))
+        self.num_quarantined = self._space.num_written(self._cannot)
 
 
 def export_arena(
