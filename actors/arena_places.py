@@ -6,7 +6,6 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
 
 from antiphon.actors.address import Address
 from antiphon.actors.links import Links
@@ -17,13 +16,11 @@ from antiphon.config.worker_options import StateTransport
 from antiphon.kv.arena import StateArena
 from antiphon.kv.arena_rows import ArenaRows
 from antiphon.kv.handoff import Place
-from antiphon.kv.sharing import Shares, share
-from antiphon.kv.transports.mapped import ArenaExport, Handle
+from antiphon.kv.sharing import share
+from antiphon.kv.transports.mapped import ArenaExport
 from antiphon.scheduler.request import Incarnation, Media
 
 logger = logging.getLogger(__name__)
-
-Each = TypeVar("Each")
 
 ASK_AGAIN_SECONDS = 5.0  # a message may have been lost
 GRACE_SECONDS = 1.0  # a GPU may finish what a process that is gone had queued there
@@ -157,26 +154,11 @@ def export_arena(
     where the arenas cannot be shared. Raises ConfigurationError as `share` does."""
     if not links.node or any(name.startswith("encoder") for name in links.local):
         return None
-    shares = [share(arena, transport), *map(_shares_of, followers)]
-    is_one_node = all(rank.node == links.node for rank in followers)
-    near: tuple[Handle, ...] = _all(shared.near for shared in shares) if is_one_node else ()
-    far = _all(shared.far for shared in shares)
-    if not near and not far:
-        return None
+    of_others = [rank.arena if isinstance(rank, RankAddress) else None for rank in followers]
+    handles = [share(arena, transport), *of_others]
+    ranks = tuple(handle for handle in handles if handle is not None)
     num_rows, width = arena.states.shape
     dtype = str(arena.states.dtype).removeprefix("torch.")
-    name = secrets.token_hex(8)
-    return ArenaExport(name, near, num_rows, width, dtype, far)
-
-
-def _shares_of(follower: Address) -> Shares:
-    if isinstance(follower, RankAddress):
-        return Shares(follower.arena, follower.far)
-    return Shares()
-
-
-def _all(handles: Iterable[Each | None]) -> tuple[Each, ...]:
-    """None of them where one is missing."""
-    every = tuple(handles)
-    shared = tuple(handle for handle in every if handle is not None)
-    return shared if len(shared) == len(every) else ()
+    export = ArenaExport(secrets.token_hex(8), ranks, num_rows, width, dtype)
+    is_reached = bool(export.far) or all(rank.node == links.node for rank in followers)
+    return export if is_reached and len(ranks) == len(handles) else None

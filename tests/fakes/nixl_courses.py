@@ -35,9 +35,9 @@ def decode(pipe: Connection) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     arena = StateArena(ROWS, WIDTH, torch.bfloat16, CPU)
     arena.states.fill_(-1)
-    far = share(arena, "nixl").far
-    assert far is not None
-    pipe.send(ArenaExport("arena", (), ROWS, WIDTH, "bfloat16", (far,)))
+    handle = share(arena, "nixl")
+    assert handle is not None
+    pipe.send(ArenaExport("arena", (handle,), ROWS, WIDTH, "bfloat16"))
     while pipe.recv() is not None:
         pipe.send(arena.states.float().numpy())
 

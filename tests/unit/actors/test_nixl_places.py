@@ -2,12 +2,17 @@
 
 import pytest
 import torch
-from arena_pair import Pair
+from arena_pair import CPU, WIDTH, Pair, address
 from played_nixl import PlayedNixl
 
+from antiphon.actors.arena_places import export_arena
 from antiphon.actors.departures import Departures
+from antiphon.actors.links import Links
 from antiphon.actors.messages import NotMapped, StatesWritten
+from antiphon.actors.rank_channel import RankAddress
+from antiphon.kv.arena import StateArena
 from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.transports.mapped import Handle
 from antiphon.kv.transports.nixl import BUFFERED_SECONDS, WRITE_SECONDS
 
 
@@ -21,7 +26,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> PlayedNixl:
 def test_a_job_ends_when_its_states_are_in_the_arena(world: PlayedNixl) -> None:
     world.is_stuck = True
     pair = Pair("nixl")
-    assert pair.export.ranks == ()
+    assert pair.export.far == pair.export.ranks
     departures, ended, packed = pair.depart("a", "b")
     departures.check()
     assert (ended, pair.answers, bool(departures)) == ([], [], True)
@@ -35,6 +40,23 @@ def test_a_job_ends_when_its_states_are_in_the_arena(world: PlayedNixl) -> None:
     arena = pair.decoder.arena
     arena.adopt(["a", "b"], [arena.space.of("a"), arena.space.of("b")])
     assert torch.equal(arena.states[arena.rows(["a", "b"])], packed)
+
+
+def test_ranks_of_all_nodes_are_written_by_nixl(world: PlayedNixl) -> None:
+    """All of them, or none."""
+
+    def arena() -> StateArena:
+        return StateArena(4, WIDTH, torch.float32, CPU)
+
+    def of_rank(handle: Handle | None) -> RankAddress:
+        return RankAddress(*address("other").__reduce__()[1], arena=handle)  # type: ignore[misc]
+
+    handles = [arena().register() for _ in range(2)]
+    export = export_arena(arena(), Links("node"), list(map(of_rank, handles)), "nixl")
+    assert export is not None
+    assert export.far[1:] == tuple(handles)
+    followers = [of_rank(handles[0]), of_rank(None)]
+    assert export_arena(arena(), Links("node"), followers, "nixl") is None
 
 
 def test_registered_memory_is_used_again(world: PlayedNixl) -> None:
