@@ -5,8 +5,7 @@ import math
 import secrets
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
 
 from antiphon.actors.address import Address
 from antiphon.actors.links import Links
@@ -17,13 +16,11 @@ from antiphon.config.worker_options import StateTransport
 from antiphon.kv.arena import StateArena
 from antiphon.kv.arena_rows import ArenaRows
 from antiphon.kv.handoff import Place
-from antiphon.kv.sharing import Shares, share
-from antiphon.kv.transports.mapped import ArenaExport, Handle
+from antiphon.kv.sharing import share
+from antiphon.kv.transports.mapped import ArenaExport
 from antiphon.scheduler.request import Incarnation, Media
 
 logger = logging.getLogger(__name__)
-
-Each = TypeVar("Each")
 
 ASK_AGAIN_SECONDS = 5.0  # a message may have been lost
 GRACE_SECONDS = 1.0  # a GPU may finish what a process that is gone had queued there
@@ -41,12 +38,10 @@ class ArenaPlaces:
         """`export`: None where no encoder may write into the arena."""
         self.export = export
         self._space, self._clock = space, clock
-        self._cannot: set[Incarnation] = set()  # encoders that have not mapped the arena
-        # Encoders whose writes are over, and since when; but for those of some keys.
-        self._ended: list[tuple[float, Incarnation, Collection[str]]] = []
+        self._cannot: set[Incarnation] = set()  # encoders that write nothing new into the arena
+        self._ended: list[tuple[float, Incarnation]] = []  # lives that are gone; when it is certain
         self._known_gone: dict[str, int] = {}  # by encoder
-        self._landing: dict[Incarnation, Collection[str]] = {}  # keys of writes given up
-        self.num_quarantined = 0  # rows that such writes may reach
+        self.num_quarantined = 0  # rows that writes of those in `_cannot` may still reach
         self._next_asking = -math.inf
 
     # ------------------------------------------------------------------ asking
@@ -84,36 +79,38 @@ class ArenaPlaces:
     # ------------------------------------------------------------------ answers
 
     def written(self, message: StatesWritten) -> list[str]:
-        """The keys whose states are where they belong. None of another arena's: its owner had the
-        name of this decoder."""
-        if self.export is None or message.arena != self.export.name:
-            return []
-        return self.answered(message.keys, message.tickets, message.sender)
+        """The keys whose states are where they belong."""
+        return self.answered(message.keys, message.tickets, message.sender, message.arena)
 
     def answered(
-        self, keys: Sequence[str], tickets: Sequence[int], sender: Incarnation | None
+        self,
+        keys: Sequence[str],
+        tickets: Sequence[int],
+        sender: Incarnation | None,
+        arena: str,
     ) -> list[str]:
-        """`sender` will write nothing more for these tickets. Returns the keys that it was asked
-        to write."""
-        if sender is None:
+        """`sender` will write nothing more for these tickets of the arena of this name. Returns the
+        keys that it was asked to write. None where that is not the one here: an earlier life of
+        this decoder had it."""
+        if sender is None or not self._is_here(arena):
             return []
         pairs = zip(keys, tickets, strict=False)
         return [key for key, ticket in pairs if self._space.answered(key, sender, ticket)]
 
+    def _is_here(self, arena: str) -> bool:
+        """Whether the arena here has this name."""
+        return self.export is not None and arena == self.export.name
+
     def not_mapped(self, message: NotMapped) -> None:
         """Rows that a write may still reach stay with their keys until `sender` says once more that
-        none does, or its process is gone. What it gave up may be buffered here for a moment."""
-        if self.export is None or message.arena != self.export.name:
+        none does, or its process is gone."""
+        if not self._is_here(message.arena):
             return
-        sender, landing = message.sender, message.landing
+        sender = message.sender
         logger.warning("hidden states of %s come by way of the host: %s", sender, message.reason)
         self._cannot.add(sender)
-        if landing is None:
-            self._space.end_writers(*sender)
-        else:
-            self._landing.setdefault(sender, landing.keys())
-            self._ended.append((self._clock() + GRACE_SECONDS, sender, landing.keys()))
-            self._count_quarantined()
+        self._space.end_writes(sender, message.landing)
+        self._count_quarantined()
 
     # ------------------------------------------------------------------ ends of encoders
 
@@ -126,19 +123,14 @@ class ArenaPlaces:
         gone |= {name: sys.maxsize for name in self._known_gone if name not in gone}
         for name, epoch in gone.items():
             if epoch > self._known_gone.get(name, 0):
-                self._ended.append((now + GRACE_SECONDS, Incarnation(name, epoch), ()))
+                self._ended.append((now + GRACE_SECONDS, Incarnation(name, epoch)))
         self._known_gone = gone
 
     def _end_writers(self, now: float) -> None:
         while self._ended and self._ended[0][0] <= now:
-            _, life, landing = self._ended.pop(0)
-            self._space.end_writers(*life, landing)
-            for writer in list(self._landing):
-                if writer.name == life.name and writer.epoch <= life.epoch:
-                    del self._landing[writer]
-            if landing:
-                self._landing[life] = landing
-        if self._landing or self.num_quarantined:
+            _, life = self._ended.pop(0)
+            self._space.end_writers(*life)
+        if self.num_quarantined:
             self._count_quarantined()
 
     @property
@@ -148,8 +140,7 @@ class ArenaPlaces:
         return {"quarantined_hidden_states": self.num_quarantined} if by_nixl else {}
 
     def _count_quarantined(self) -> None:
-        keys = {key for landing in self._landing.values() for key in landing}
-        self.num_quarantined = sum(map(self._space.num_written, keys))
+        self.num_quarantined = self._space.num_written(self._cannot)
 
 
 def export_arena(
@@ -163,26 +154,11 @@ def export_arena(
     where the arenas cannot be shared. Raises ConfigurationError as `share` does."""
     if not links.node or any(name.startswith("encoder") for name in links.local):
         return None
-    shares = [share(arena, transport), *map(_shares_of, followers)]
-    is_one_node = all(rank.node == links.node for rank in followers)
-    near: tuple[Handle, ...] = _all(shared.near for shared in shares) if is_one_node else ()
-    far = _all(shared.far for shared in shares)
-    if not near and not far:
-        return None
+    of_others = [rank.arena if isinstance(rank, RankAddress) else None for rank in followers]
+    handles = [share(arena, transport), *of_others]
+    ranks = tuple(handle for handle in handles if handle is not None)
     num_rows, width = arena.states.shape
     dtype = str(arena.states.dtype).removeprefix("torch.")
-    name = secrets.token_hex(8)
-    return ArenaExport(name, near, num_rows, width, dtype, far)
-
-
-def _shares_of(follower: Address) -> Shares:
-    if isinstance(follower, RankAddress):
-        return Shares(follower.arena, follower.far)
-    return Shares()
-
-
-def _all(handles: Iterable[Each | None]) -> tuple[Each, ...]:
-    """None of them where one is missing."""
-    every = tuple(handles)
-    shared = tuple(handle for handle in every if handle is not None)
-    return shared if len(shared) == len(every) else ()
+    export = ArenaExport(secrets.token_hex(8), ranks, num_rows, width, dtype)
+    is_reached = bool(export.far) or all(rank.node == links.node for rank in followers)
+    return export if is_reached and len(ranks) == len(handles) else None

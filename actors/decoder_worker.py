@@ -176,14 +176,14 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
                 self.replica.incoming.adopt(self._places.written(message))
             case NotMapped():
                 self._places.not_mapped(message)
-            case EncodeFailed(key, error, input_gone, sender, ticket):
-                self._places.answered([key], [ticket], sender)
+            case EncodeFailed(key, error, input_gone, sender, ticket, arena):
+                self._places.answered([key], [ticket], sender, arena)
                 if input_gone:
                     scheduler.input_gone(key, error, sender)
                 else:
                     scheduler.encode_failed(key, error, sender)
-            case Withdrawn(keys, sender, tickets):
-                self._places.answered(keys, tickets, sender)
+            case Withdrawn(keys, sender, tickets, arena):
+                self._places.answered(keys, tickets, sender, arena)
                 scheduler.withdrawn(keys, sender)
             case Unreadable(request_id, error):
                 self._send(failed_output(request_id, error))

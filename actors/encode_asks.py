@@ -68,16 +68,22 @@ class EncodeAsks:
         """It was not sent: nobody will write to its places."""
         for job in message.jobs:
             if job.place is not None:
-                self._places.answered([job.key], [job.place.ticket], life)
+                self._places.answered([job.key], [job.place.ticket], life, job.place.arena)
 
     def withdraw(self, withdrawals: list[Withdrawal]) -> None:
         """Withdraws keys from their encoders."""
         for encoder in {withdrawal.encoder for withdrawal in withdrawals}:
             keys = tuple(key for key, name in withdrawals if name == encoder)
-            life = self._life(encoder)
-            tickets = () if life is None else self._places.tickets(keys, life)
-            if not self._links.send(encoder, Withdraw(self._name, keys, tickets)):
+            if not self._take_back(encoder, keys, self._life(encoder)):
                 self._confirm(Withdrawn(keys))
+
+    def _take_back(self, encoder: str, keys: tuple[str, ...], life: Incarnation | None) -> bool:
+        """As `Links.send`. `life`: the one that may write to places of `keys`."""
+        places = self._places
+        if life is None or places.export is None:
+            return self._links.send(encoder, Withdraw(self._name, keys))
+        tickets, arena = places.tickets(keys, life), places.export.name
+        return self._links.send(encoder, Withdraw(self._name, keys, tickets, arena))
 
     def ask_overdue(self) -> None:
         """Asks once more for media whose encoder has not answered in time. Withdraws, perhaps once
@@ -85,5 +91,4 @@ class EncodeAsks:
         if overdue := self._scheduler.encodes.overdue():
             self.ask(overdue, again=True)
         for encoder, keys in self._places.late():
-            tickets = self._places.tickets(keys, encoder)
-            self._links.send(encoder.name, Withdraw(self._name, keys, tickets))
+            self._take_back(encoder.name, keys, encoder)

@@ -36,8 +36,8 @@ class EncoderAnswers:
             self.send(decoder, message)
 
     def fail(self, job: EncodeJob, error: str, input_gone: bool = False) -> None:
-        ticket = 0 if job.place is None else job.place.ticket
-        failed = EncodeFailed(job.key, error, input_gone, self._incarnation, ticket)
+        arena, ticket = ("", 0) if job.place is None else (job.place.arena, job.place.ticket)
+        failed = EncodeFailed(job.key, error, input_gone, self._incarnation, ticket, arena)
         self.send(job.decoder, failed)
 
     def fail_gone(self, jobs: list[EncodeJob]) -> None:

@@ -189,12 +189,12 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
                 assert_never(message)
 
     def _withdraw(self, message: Withdraw) -> None:
-        tickets = dict(zip(message.keys, message.tickets, strict=False))
         if keys := self._jobs.withdraw(message.decoder, message.keys):
-            for key in self._outlets.may_land(message.decoder):
-                tickets.pop(key, None)
-            of_keys = tuple(tickets.get(key, 0) for key in keys)
-            self._answers.send(message.decoder, Withdrawn(keys, self.incarnation, of_keys))
+            tickets = dict(zip(message.keys, message.tickets, strict=False))
+            landing = self._outlets.may_land(message.arena)
+            of_keys = tuple(0 if key in landing else tickets.get(key, 0) for key in keys)
+            withdrawn = Withdrawn(keys, self.incarnation, of_keys, message.arena)
+            self._answers.send(message.decoder, withdrawn)
 
     def refuse(self, message: EncoderMessage | EncoderBatch, error: Exception) -> None:
         if isinstance(message, Encode | EncoderBatch):

@@ -10,7 +10,7 @@ from antiphon.actors.rank_channel import RankAddress, RankInbox, RankWire
 from antiphon.actors.worker import IDLE_SECONDS, Worker
 from antiphon.config.worker_options import StateTransport
 from antiphon.kv.arena import StateArena
-from antiphon.kv.sharing import Shares, share
+from antiphon.kv.sharing import share
 
 
 class Follower(Protocol):
@@ -47,8 +47,8 @@ class FollowerWorker(Worker[Never]):
         self._channel = RankInbox(host, epoch, self._wire)
         address = msgspec.structs.asdict(self._channel.address)
         arena = self.follower.arena
-        shares = Shares() if arena is None else share(arena, self._transport)
-        return RankAddress(**address, arena=shares.near, far=shares.far)
+        handle = None if arena is None else share(arena, self._transport)
+        return RankAddress(**address, arena=handle)
 
     def loop(self) -> None:
         assert self._channel is not None

@@ -159,12 +159,14 @@ class Withdraw(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A decoder no longer wants these keys.
 
     Answered by `Withdrawn`, but for jobs that have begun, which are answered as before. `tickets`:
-    for each key, of the last place that this encoder was asked to write; 0 for none.
+    for each key, of the last place that this encoder was asked to write; 0 for none. `arena`: the
+    one of these places.
     """
 
     decoder: str
     keys: tuple[str, ...]
     tickets: tuple[int, ...] = ()
+    arena: str = ""
 
 
 # ---------------------------------------------------------------------- encoder to decoder
@@ -173,23 +175,27 @@ class Withdraw(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class EncodeFailed(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The input of this key could not be encoded. `error`: a sentence for the user.
 
-    `input_gone`: no frontend that the job named holds it any more; another one may.
+    `input_gone`: no frontend that the job named holds it any more; another one may. `ticket`,
+    `arena`: of the place that it was to be written to. A decoder's next life has another arena, and
+    counts tickets anew.
     """
 
     key: str
     error: str
     input_gone: bool = False
     sender: Incarnation | None = None  # of an encoder that died, it says nothing
-    ticket: int = 0  # of the place that it was to be written to
+    ticket: int = 0
+    arena: str = ""
 
 
 class Withdrawn(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The encoder has no job for these keys, or has one no longer, which had not begun. `tickets`:
-    as `Withdraw` had them."""
+    """The encoder has no job for these keys, or has one no longer, which had not begun. `tickets`,
+    `arena`: as `Withdraw` had them; 0 for keys whose states may still land at their places."""
 
     keys: tuple[str, ...]
     sender: Incarnation | None = None  # of an encoder that died, it says nothing
     tickets: tuple[int, ...] = ()
+    arena: str = ""
 
 
 class StatesWritten(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -203,14 +209,13 @@ class StatesWritten(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class NotMapped(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The encoder writes nothing more to the arena of this name. `landing`: by key, the tickets of
-    writes that it has given up and that may still land there; None if it has never written there,
-    because it cannot map the arena. Comes again when some of these are over."""
+    """The encoder writes nothing new to the arena of this name. `landing`: the keys of writes that
+    may still land there. Comes again when some that were given up may not any more."""
 
     arena: str
     reason: str
     sender: Incarnation
-    landing: dict[str, int] | None = None
+    landing: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------------- worker to the others

@@ -57,12 +57,13 @@ class Outlets:
         return [msgspec.structs.replace(job, place=None) for job in jobs]
 
     def _map(self, decoder: str, arena: ArenaExport) -> bool:
-        if (mapped := self._mapped.get(decoder)) is not None:
-            if mapped.name == arena.name:
-                return True
-            self._unmap(decoder)  # that of an earlier life, which has ended
-        if self._refused.get(decoder) == arena.name:
+        mapped = self._mapped.get(decoder)
+        if mapped is not None and mapped.name == arena.name:
+            return True
+        if self._refused.get(decoder) == arena.name or self.may_land(arena.name):
             return False
+        if mapped is not None:
+            self._unmap(decoder)  # that of an earlier life, which has ended
         try:
             mapped = self._transport_into(arena, decoder)
         except MappingError as error:
@@ -89,9 +90,7 @@ class Outlets:
         another.queued(states)
         another.computed()
 
-    def _refuse(
-        self, decoder: str, arena: str, reason: str, landing: dict[str, int] | None = None
-    ) -> None:
+    def _refuse(self, decoder: str, arena: str, reason: str, landing: tuple[str, ...] = ()) -> None:
         logger.warning("hidden states for %s go by way of the host: %s", decoder, reason)
         self._refused[decoder] = arena
         self._answer(decoder, NotMapped(arena, reason, self._incarnation, landing))
@@ -105,9 +104,10 @@ class Outlets:
             if not nixl.is_open:
                 self._given_up.remove((decoder, nixl))
 
-    def may_land(self, decoder: str) -> set[str]:
-        """Keys whose states a write that was given up may still bring to `decoder`."""
-        return {key for name, nixl in self._given_up if name == decoder for key in nixl.landing}
+    def may_land(self, arena: str) -> set[str]:
+        """Keys whose states may still come into the arena of this name, though nothing new is
+        written there."""
+        return {key for _, nixl in self._given_up if nixl.name == arena for key in nixl.landing}
 
     def _written(
         self, decoder: str, arena: str, keys: tuple[str, ...], tickets: tuple[int, ...]

@@ -16,18 +16,15 @@ from antiphon.actors.wire import MessageDecoder, MessageEncoder
 from antiphon.decoder.rank_commands import RankCommand
 from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.kv.transports.mapped import Handle
-from antiphon.kv.transports.nixl_handle import NixlHandle
 from antiphon.runtime.ranks import RankError
 
 AT_ONCE = 64  # commands that are handled before the loop comes round
 
 
 class RankAddress(Address, frozen=True, array_like=True):
-    """`arena`, `far`: of the rank's hidden states, where encoders of other processes may write
-    there, as in `Shares`."""
+    """`arena`: of the rank's hidden states, where encoders of other processes may write there."""
 
     arena: Handle | None = None
-    far: NixlHandle | None = None
 
 
 class DecoderWire:

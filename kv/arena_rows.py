@@ -14,7 +14,7 @@ Other processes write without asking this one's device, so that rows need more t
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -165,25 +165,29 @@ class ArenaRows:
         owned = self._owned.get(key)
         return 0 if owned is None else owned.writers.get(writer, 0)
 
-    def end_writers(self, name: str, epoch: int, landing: Collection[str] = ()) -> None:
-        """The lives of an encoder up to `epoch` write nothing more, but for the states of the keys
-        `landing`: their processes are gone, or have said so."""
+    def end_writers(self, name: str, epoch: int) -> None:
+        """The processes of an encoder up to this epoch are gone: they write nothing more."""
         for key, owned in list(self._owned.items()):
-            if key in landing:
-                continue
             for writer in [writer for writer in owned.writers if writer[0] == name]:
                 if writer[1] <= epoch:
                     del owned.writers[writer]
             self._release_if_idle(key)
+
+    def end_writes(self, writer: Writer, landing: Collection[str]) -> None:
+        """`writer` has said that it writes nothing more but the states of the keys `landing`."""
+        for key, owned in list(self._owned.items()):
+            if key not in landing and owned.writers.pop(writer, 0):
+                self._release_if_idle(key)
 
     def is_written(self, key: str) -> bool:
         """True while an encoder may write the rows of `key`: they do not become free yet."""
         owned = self._owned.get(key)
         return owned is not None and bool(owned.writers)
 
-    def num_written(self, key: str) -> int:
-        """Rows of `key` that an encoder may still write."""
-        return len(self._owned[key].rows) if self.is_written(key) else 0
+    def num_written(self, writers: Set[Writer]) -> int:
+        """Rows that any of `writers` may still write."""
+        owned = self._owned.values()
+        return sum(len(one.rows) for one in owned if not writers.isdisjoint(one.writers))
 
     # ------------------------------------------------------------------ free rows
 

@@ -26,21 +26,26 @@ from antiphon.kv.transports.nixl_handle import NixlHandle
 from antiphon.kv.transports.shared_memory import SharedHandle, map_shared
 from antiphon.runtime.device import to_device
 
-Handle = SharedHandle | CudaHandle
+Handle = SharedHandle | CudaHandle | NixlHandle  # of one rank's arena
 Announce = Callable[[tuple[str, ...], tuple[int, ...]], None]  # keys, and their tickets
 
 
 class ArenaExport(msgspec.Struct, frozen=True, array_like=True):
-    """An arena that other processes may write into. `name`: no other arena has it. Of each
-    rank's arena either `ranks`, for processes of its node, or `far`, for all, by NIXL. All are
-    [num_rows, width] of `dtype`, and hold the same states in the same rows."""
+    """An arena that other processes may write into. `name`: no other arena has it. `ranks`: of one
+    type. The arenas of all are [num_rows, width] of `dtype`, and hold the same states in the same
+    rows."""
 
     name: str
     ranks: tuple[Handle, ...]
     num_rows: int
     width: int
     dtype: str  # such as "bfloat16"
-    far: tuple[NixlHandle, ...] = ()
+
+    @property
+    def far(self) -> tuple[NixlHandle, ...]:
+        """The ranks, where processes of all nodes write to them, by NIXL; else those of their node
+        map them."""
+        return tuple(handle for handle in self.ranks if isinstance(handle, NixlHandle))
 
 
 class MappedArena:
@@ -63,10 +68,11 @@ class MappedArena:
         self._targets = to_device(addresses, device) if self._cuda else None
 
     def _map(self, handle: Handle) -> None:
-        if isinstance(handle, SharedHandle) != (self.device.type == "cpu"):
-            raise MappingError(f"an encoder on {self.device.type} cannot write to its memory")
-        if isinstance(handle, SharedHandle):
+        is_cpu = self.device.type == "cpu"
+        if isinstance(handle, SharedHandle) and is_cpu:
             self._shared.append(map_shared(handle, self._shape, self.dtype))
+        elif not isinstance(handle, CudaHandle) or is_cpu:
+            raise MappingError(f"an encoder on {self.device.type} cannot write to its memory")
         elif self.dtype not in ROW_COPY_DTYPES:
             raise MappingError(f"no kernel writes {self.dtype}")
         else:

@@ -11,9 +11,11 @@ A write is posted by the host once the states are computed, and is over some tim
 one of `mapped.py`, it is not ordered by the device's stream.
 
 A write that fails or takes too long is given up, and nothing is posted any more. NIXL cannot stop
-a write: until it is over, its rows must not become those of other states (`landing`).
+a write: until it is over, its rows must not become those of other states (`landing`). Some of one
+that has failed may even then be buffered at the decoder.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,6 +33,7 @@ from antiphon.kv.transports.mapped import Announce, ArenaExport
 from antiphon.kv.transports.nixl_agent import NixlError, NixlPeers, NixlWrites
 
 WRITE_SECONDS = 30.0  # a write that takes longer is given up
+BUFFERED_SECONDS = 1.0  # so long after the end of one that was given up, some of it may still land
 ENDED = "its decoder has ended"
 Failed = Callable[["Nixl", HiddenStates, str], None]  # states that were not written, and why
 
@@ -45,7 +48,8 @@ class _Staged:
 
 @dataclass(eq=False)
 class _Write:
-    """Of one batch, to all ranks. `staged`: None where that failed, for `problem`."""
+    """Of one batch, to all ranks. `staged`: None where that failed, for `problem`. `over_at`: when
+    one that was given up was seen to be over."""
 
     states: HiddenStates
     places: tuple[Place, ...]
@@ -53,15 +57,17 @@ class _Write:
     staged: _Staged | None = None
     problem: str = ""
     posted_at: float = 0.0
+    over_at: float = math.inf
 
     @property
     def tickets(self) -> tuple[int, ...]:
         return tuple(place.ticket for place in self.places)
 
-    @property
-    def is_over(self) -> bool:
-        """Nothing of it can reach the decoder any more."""
-        return "PROC" not in self.under_way.states()
+    def has_landed(self) -> bool:
+        """Whether nothing of it can reach the decoder any more. NIXL says so only if asked."""
+        if "PROC" not in self.under_way.states():
+            self.over_at = min(self.over_at, time.monotonic())
+        return time.monotonic() - self.over_at >= BUFFERED_SECONDS
 
 
 class Nixl(Transport):
@@ -149,9 +155,7 @@ class Nixl(Transport):
         """Its states go another way, and so do all that follow."""
         self._problem = self._problem or problem
         self._posted.remove(write)
-        if write.is_over:
-            write.under_way.release()
-        else:
+        if write.under_way.states():  # it was posted, to some ranks at least
             self._given_up.append(write)
         self._failed(self, write.states, problem)
 
@@ -162,21 +166,20 @@ class Nixl(Transport):
         self._posted.clear()
 
     def check(self) -> bool:
-        """Whether fewer of the writes that were given up are under way than at the last call."""
-        over = [write for write in self._given_up if write.is_over]
-        for write in over:
+        """Whether fewer of the writes that were given up may land than at the last call."""
+        landed = [write for write in self._given_up if write.has_landed()]
+        for write in landed:
             self._given_up.remove(write)
             write.under_way.release()
         if not self.is_open:
             self._peers.disconnect()
-        return bool(over)
+        return bool(landed)
 
     @property
-    def landing(self) -> dict[str, int]:
-        """By key, the tickets of all writes that may still reach the decoder."""
-        writes = [*self._posted, *(write for write in self._given_up if not write.is_over)]
-        pairs = [zip(write.states.keys, write.tickets, strict=True) for write in writes]
-        return {key: ticket for tickets in pairs for key, ticket in tickets}
+    def landing(self) -> tuple[str, ...]:
+        """The keys of all writes that may still reach the decoder."""
+        writes = [*self._posted, *self._given_up]
+        return tuple(key for write in writes for key in write.states.keys)
 
     @property
     def is_open(self) -> bool:

@@ -7,18 +7,22 @@ import ctypes
 import sys
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from antiphon.kv.transports import nixl
+
 
 @dataclass
 class PlayedNixl:
-    """`gone`: agents that nobody reaches. `is_stuck`: writes do not get on."""
+    """`gone`: agents that nobody reaches. `is_stuck`: writes do not get on. `now`: seconds, as the
+    encoder has them."""
 
+    now: float = 100.0
     gone: set[str] = field(default_factory=set)
     is_stuck: bool = False
     agents: "list[Agent]" = field(default_factory=list)
@@ -29,6 +33,7 @@ class PlayedNixl:
         module.nixl_agent = lambda name, config: Agent(self, name)  # type: ignore[attr-defined]
         module.nixl_agent_config = dict  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "nixl", module)
+        monkeypatch.setattr(nixl, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
 @dataclass

@@ -71,11 +71,11 @@ class EncoderNode(Node):
                 if epoch != self.incarnation.epoch:
                     jobs = [msgspec.structs.replace(job, place=None) for job in jobs]
                 self.jobs.add(jobs, again)
-            case Withdraw(decoder, keys, tickets):
+            case Withdraw(decoder, keys, tickets, arena):
                 if withdrawn := self.jobs.withdraw(decoder, keys):
                     of_keys = dict(zip(keys, tickets, strict=True))
                     confirmed = tuple(of_keys[key] for key in withdrawn)
-                    self.send(decoder, Withdrawn(withdrawn, self.incarnation, confirmed))
+                    self.send(decoder, Withdrawn(withdrawn, self.incarnation, confirmed, arena))
             case Input():
                 self.jobs.receive(message)
             case Inputs():
@@ -83,8 +83,10 @@ class EncoderNode(Node):
                     self.jobs.receive(each)
             case InputGone():
                 for job in self.jobs.gone(message):
-                    ticket = 0 if job.place is None else job.place.ticket
-                    gone = EncodeFailed(job.key, "gone", True, self.incarnation, ticket)
+                    ticket, arena = 0, ""
+                    if job.place is not None:
+                        ticket, arena = job.place.ticket, job.place.arena
+                    gone = EncodeFailed(job.key, "gone", True, self.incarnation, ticket, arena)
                     self.send(job.decoder, gone)
 
     def step(self) -> None:
@@ -172,11 +174,11 @@ class DecoderNode(Node):
                 for key in self.places.written(message):
                     if self.scheduler.encodes.expects(key) and key in self.space:
                         self._arrived(key)
-            case EncodeFailed(key, error, True, sender, ticket):
-                self.places.answered([key], [ticket], sender)
+            case EncodeFailed(key, error, True, sender, ticket, arena):
+                self.places.answered([key], [ticket], sender, arena)
                 self.scheduler.input_gone(key, error, sender)
-            case Withdrawn(keys, sender, tickets):
-                self.places.answered(keys, tickets, sender)
+            case Withdrawn(keys, sender, tickets, arena):
+                self.places.answered(keys, tickets, sender, arena)
                 self.scheduler.withdrawn(keys, sender)
 
     def write(self, rows: np.ndarray, key: str) -> None:

@@ -67,6 +67,16 @@ def test_the_next_life_of_an_encoder_keeps_what_it_was_asked_for() -> None:
     assert decoder.space.num_blocked == 4
 
 
+def test_the_next_life_of_an_encoder_says_nothing_of_its_last_one() -> None:
+    """That one's process may not be gone."""
+    decoder, later = Decoder(), Incarnation("encoder-0", 3)
+    decoder.ask("a")
+    decoder.ask("b", later)
+    decoder.places.not_mapped(NotMapped("arena", "no link", later))
+    assert decoder.space.is_written("a")
+    assert not decoder.space.is_written("b")
+
+
 def test_what_nobody_wants_is_withdrawn_until_that_is_confirmed() -> None:
     decoder = Decoder()
     first = decoder.ask("a")
@@ -78,11 +88,12 @@ def test_what_nobody_wants_is_withdrawn_until_that_is_confirmed() -> None:
     assert decoder.late == {}
     decoder.now += ASK_AGAIN_SECONDS
     assert decoder.late == {ENCODER: ("a",)}
-    decoder.places.answered(["a"], [first.ticket], ENCODER)
-    decoder.places.answered(["a"], [second.ticket], OTHER)
-    decoder.places.answered(["a"], [second.ticket], None)
+    decoder.places.answered(["a"], [first.ticket], ENCODER, "arena")
+    decoder.places.answered(["a"], [second.ticket], OTHER, "arena")
+    decoder.places.answered(["a"], [second.ticket], None, "arena")
+    decoder.places.answered(["a"], [99], ENCODER, "that of an earlier life of this decoder")
     assert decoder.space.num_blocked == 4
-    decoder.places.answered(["a"], [second.ticket], ENCODER)
+    decoder.places.answered(["a"], [second.ticket], ENCODER, "arena")
     assert decoder.space.num_free == 8
 
 
@@ -205,7 +216,7 @@ def test_what_is_asked_for_has_room_though_an_encoder_may_still_write_other_stat
     ledger.set_encoders({ENCODER.name: ENCODER.epoch})
 
     def done(key: str, *tickets: int) -> None:
-        assert decoder.places.answered([key], tickets, ENCODER) == [key]
+        assert decoder.places.answered([key], tickets, ENCODER, "arena") == [key]
         ledger.arrive(key, decoder.space.is_written(key))  # and nobody waits for it
 
     def make_room() -> None:
@@ -228,7 +239,7 @@ def test_what_is_asked_for_has_room_though_an_encoder_may_still_write_other_stat
     ledger.ask(Media("c", "text", 4), "")
     make_room()
     assert decoder.space.take("c", 4) is not None
-    decoder.places.answered(["a"], [again.ticket], ENCODER)
+    decoder.places.answered(["a"], [again.ticket], ENCODER, "arena")
     make_room()
     assert ledger.allows([Media("d", "text", 4)])
     assert decoder.space.num_free == 4

@@ -2,13 +2,18 @@
 
 import pytest
 import torch
-from arena_pair import Pair
+from arena_pair import CPU, WIDTH, Pair, address
 from played_nixl import PlayedNixl
 
+from antiphon.actors.arena_places import export_arena
 from antiphon.actors.departures import Departures
+from antiphon.actors.links import Links
 from antiphon.actors.messages import NotMapped, StatesWritten
+from antiphon.actors.rank_channel import RankAddress
+from antiphon.kv.arena import StateArena
 from antiphon.kv.handoff import HiddenStates
-from antiphon.kv.transports import nixl
+from antiphon.kv.transports.mapped import Handle
+from antiphon.kv.transports.nixl import BUFFERED_SECONDS, WRITE_SECONDS
 
 
 @pytest.fixture
@@ -21,7 +26,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> PlayedNixl:
 def test_a_job_ends_when_its_states_are_in_the_arena(world: PlayedNixl) -> None:
     world.is_stuck = True
     pair = Pair("nixl")
-    assert pair.export.ranks == ()
+    assert pair.export.far == pair.export.ranks
     departures, ended, packed = pair.depart("a", "b")
     departures.check()
     assert (ended, pair.answers, bool(departures)) == ([], [], True)
@@ -35,6 +40,23 @@ def test_a_job_ends_when_its_states_are_in_the_arena(world: PlayedNixl) -> None:
     arena = pair.decoder.arena
     arena.adopt(["a", "b"], [arena.space.of("a"), arena.space.of("b")])
     assert torch.equal(arena.states[arena.rows(["a", "b"])], packed)
+
+
+def test_ranks_of_all_nodes_are_written_by_nixl(world: PlayedNixl) -> None:
+    """All of them, or none."""
+
+    def arena() -> StateArena:
+        return StateArena(4, WIDTH, torch.float32, CPU)
+
+    def of_rank(handle: Handle | None) -> RankAddress:
+        return RankAddress(*address("other").__reduce__()[1], arena=handle)  # type: ignore[misc]
+
+    handles = [arena().register() for _ in range(2)]
+    export = export_arena(arena(), Links("node"), list(map(of_rank, handles)), "nixl")
+    assert export is not None
+    assert export.far[1:] == tuple(handles)
+    followers = [of_rank(handles[0]), of_rank(None)]
+    assert export_arena(arena(), Links("node"), followers, "nixl") is None
 
 
 def test_registered_memory_is_used_again(world: PlayedNixl) -> None:
@@ -70,9 +92,7 @@ def test_registered_memory_of_several_sizes_is_used_again(world: PlayedNixl) -> 
 
 
 @pytest.mark.parametrize("problem", ["gone", "late"])
-def test_states_that_could_not_be_written_come_as_messages(
-    world: PlayedNixl, problem: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_states_that_could_not_be_written_come_as_messages(world: PlayedNixl, problem: str) -> None:
     """And so does all that follows, once the decoder has heard of it."""
     world.is_stuck = True
     pair = Pair("nixl")
@@ -80,21 +100,23 @@ def test_states_that_could_not_be_written_come_as_messages(
     if problem == "gone":
         world.gone.add(world.agents[0].name)
     else:
-        monkeypatch.setattr(nixl, "WRITE_SECONDS", -1.0)
+        world.now += WRITE_SECONDS + 1
     departures.check()
     assert [job.key for job in ended] == ["a"]
     refused, states = pair.answers
     assert isinstance(refused, NotMapped)
     assert isinstance(states, HiddenStates)
     assert torch.equal(states.packed, packed)
-    is_late = problem == "late"
-    assert refused.landing == ({"a": 1} if is_late else {})
+    assert refused.landing == ("a",)
     pair.outlets.check()
+    world.now += BUFFERED_SECONDS
+    pair.outlets.check()
+    is_late = problem == "late"
     assert bool(world.agents[-1].peers) == is_late, "of a late write the end could not be seen"
+    assert len(pair.answers) == (2 if is_late else 3)
     pair.decoder.places.not_mapped(refused)
     pair.encode("b")
     assert isinstance(pair.answers[-1], HiddenStates)
-    assert len(pair.answers) == 3
 
 
 def test_states_come_as_messages_where_no_memory_can_be_registered(

@@ -120,10 +120,25 @@ class LateWriters(RuleBasedStateMachine):
 
     @rule(encoder=ENCODERS)
     def die(self, encoder: int) -> None:
-        gone = (f"encoder-{encoder}", self.epochs[encoder])
+        """And with it those lives of it that had given up."""
+        name = f"encoder-{encoder}"
+        self.writes = [write for write in self.writes if write.writer[0] != name]
+        self.rows.end_writers(name, self.epochs[encoder])
         self.epochs[encoder] += 1
-        self.writes = [write for write in self.writes if write.writer != gone]
-        self.rows.end_writers(*gone)
+
+    @rule(encoder=ENCODERS, data=st.data())
+    def give_up(self, encoder: int, data: st.DataObject) -> None:
+        """It says which of its writes may still land, and is asked no more: its next life is."""
+        writer = (f"encoder-{encoder}", self.epochs[encoder])
+        self.epochs[encoder] += 1
+        keys = sorted({write.key for write in self.writes if write.writer == writer})
+        landing = data.draw(st.sets(st.sampled_from(keys))) if keys else set()
+        others = [write for write in self.writes if write.writer != writer]
+        stay = [write for write in self.writes if write.writer == writer and write.key in landing]
+        self.writes = others + stay
+        self.rows.end_writes(writer, landing)
+        rows = sum(LENGTHS[key] for key in landing)
+        assert self.rows.num_written({writer}) == rows
 
     # ------------------------------------------------------------------ always
 
