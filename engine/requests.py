@@ -248,7 +248,7 @@ class OpenRequests:
                 self._receive_token(opened, token)
         if opened.is_open:
             finished.metrics = opened.metrics(finished.metrics)
-            self._close(opened, encoded=finished.metrics.encoded_at is not None)
+            self._close(opened)
             opened.finish(finished)
 
     async def wait(self, opened: OpenRequest) -> Finished:
@@ -287,6 +287,6 @@ class OpenRequests:
         failure.__cause__ = error
         opened.fail(failure)
 
-    def _close(self, opened: OpenRequest, encoded: bool = False) -> None:
+    def _close(self, opened: OpenRequest) -> None:
         if self._open.pop(opened, opened) is None:  # once
-            self.flights.end(opened, encoded)
+            self.flights.end(opened)

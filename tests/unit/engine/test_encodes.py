@@ -56,6 +56,7 @@ async def test_equal_inputs_are_encoded_once_and_others_go_in_one_message() -> N
     assert np.array_equal(results[1], results[0])
     assert np.array_equal(results[2], [[0, 1], [2, 3]])
     assert len(work) == 0
+    await asyncio.sleep(0)
     assert {type(message) for _, message in sent.take()} == {InputGone}
 
 
