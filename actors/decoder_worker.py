@@ -218,7 +218,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
         match message:
             case Cancel(request_id) | Stop(request_id):
                 self._end(request_id, f"failed while it ended: {describe(error)}")
-            case HiddenStates(keys) | Withdrawn(keys) | StatesWritten(_, keys):
+            case HiddenStates(keys) | SharedBatch(keys) | Withdrawn(keys) | StatesWritten(_, keys):
                 self._fail_waiting(keys, error)
             case EncodeFailed(key):
                 self._fail_waiting((key,), error)
