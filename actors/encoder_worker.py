@@ -164,10 +164,10 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             case EncoderBatch():
                 self._queue_completed(message)
             case Encode():
-                self.news.note_senders(job.decoder for job in message.jobs)
                 jobs = self._outlets.admit(message)
                 self._departures.check()  # a new life of the decoder has ended writes to its last
                 self._jobs.add(jobs, message.again)
+                self.news.note_senders(job.decoder for job in message.jobs)
             case Withdraw():
                 self._withdraw(message)
             case Input():
