@@ -91,6 +91,24 @@ async def test_an_encoder_that_is_not_heard_of_is_asked_again_and_one_that_is_go
 
 
 @in_loop
+async def test_when_an_encoder_dies_another_one_is_asked_at_once() -> None:
+    work, sent, router = made("encoder-0")
+    router.update([WorkerState("encoder-0", "encoder", 1)])
+    (task,) = await begun(work, (sound(), False))
+    assert asked(sent) == [("encoder-0", ["k"], False)]
+    router.update([WorkerState("encoder-0", "encoder", 1, alive=False)])
+    work.note_deaths()
+    assert asked(sent) == []  # there is none
+    router.update([WorkerState("encoder-1", "encoder", 1)])
+    work.note_deaths()
+    assert asked(sent) == [("encoder-1", ["k"], True)]
+    work.note_deaths()
+    assert asked(sent) == []
+    work.receive(HiddenStates(("k",), (1,), torch.zeros(1, 2)))
+    await task
+
+
+@in_loop
 async def test_failures_and_the_engines_end() -> None:
     work, sent, _ = made("encoder-0")
     first, second = await begun(work, (sound("a"), False), (sound("b"), False))
@@ -156,6 +174,6 @@ async def test_an_encoder_whose_end_was_wanted_blames_nobody() -> None:
     (wanted,) = work._wanted.values()
     router.update([WorkerState("encoder-1", "encoder", 1)])
     work.note_deaths()
-    assert (wanted.deaths, wanted.asked) == (0, None)
+    assert (wanted.deaths, wanted.encoder) == (0, "encoder-1")
     work.receive(HiddenStates(("k",), (1,), torch.zeros(1, 2)))
     await task
