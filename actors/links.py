@@ -29,6 +29,7 @@ class Links:
     local: Mapping[str, AnyPeer] = field(default_factory=dict)
     _addresses: dict[str, Address] = field(default_factory=dict)
     _senders: dict[str, Sender] = field(default_factory=dict)
+    _members: set[str] = field(default_factory=set)  # as the supervisor told last
     frontends: set[str] = field(default_factory=set)  # other threads may read it
 
     def handle(self, message: LinkMessage) -> None:
@@ -40,6 +41,10 @@ class Links:
                 self._forget(frontend)
                 self.frontends.discard(frontend)
             case Members(members):
+                names = {member.name for member in members}
+                for name in self._members - names:  # it has left for good
+                    self._forget(name)
+                self._members = names
                 for member in members:
                     if not member.alive:
                         self._forget(member.name)
