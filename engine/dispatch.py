@@ -95,21 +95,18 @@ class Dispatcher:
                 self._send(encoder, Input(self.frontend, media.key, media.payload))
 
     def cancel(self, route: Route, request: Request) -> None:
-        """Asks a decoder to end a request that was submitted, and lets its inputs go."""
-        if self.workers is not None:
-            self.call_off(route, request)
-            self.release(request)
+        """Nobody waits for the request any more: its decoder ends it, and its inputs go."""
+        self.call_off(route, request)
+        self.release(request)
 
     def call_off(self, route: Route, request: Request) -> None:
-        """As `cancel`, of an attempt: its inputs are needed for the next one."""
-        if self.workers is not None:
-            self._flush()  # the request must arrive before the message that cancels it
-            self._reaches(route.decoder, Cancel(request.id))
+        """An attempt is given up, and the next one needs its inputs: its decoder ends it."""
+        self._flush()  # the request must arrive before the message that cancels it
+        self.try_send(route.decoder, Cancel(request.id))
 
     def stop(self, route: Route, request: Request) -> None:
-        """As `cancel`, for a request whose text met a stop string."""
-        if self.workers is not None:
-            self._reaches(route.decoder, Stop(request.id))
+        """The request's text met a stop string: its decoder ends it as done."""
+        self.try_send(route.decoder, Stop(request.id))
 
     def ask(self, numbers: Mapping[str, list[int]]) -> None:
         """Asks decoders whether they have these requests, of which nothing was heard. What answers
@@ -117,7 +114,7 @@ class Dispatcher:
         if self.workers is not None and numbers:
             self.workers.introduce()
             for decoder, of_decoder in numbers.items():
-                self._reaches(decoder, StillOpen(self.frontend, of_decoder))
+                self.try_send(decoder, StillOpen(self.frontend, of_decoder))
 
     def release(self, request: Request) -> None:
         """The request needs its inputs no longer."""
@@ -128,7 +125,7 @@ class Dispatcher:
         """Sends an input, which is kept, to an encoder, unless it was sent there before. True if it
         is on its way."""
         is_sent = encoder in self.inputs.sent_to(key)
-        return is_sent or self._reaches(encoder, Input(self.frontend, key, array))
+        return is_sent or self.try_send(encoder, Input(self.frontend, key, array))
 
     def let_go(self, key: str, user: int) -> None:
         """User number `user` needs the input no longer. Where it was its last one, all encoders
@@ -137,10 +134,6 @@ class Dispatcher:
             if self.workers is not None:
                 self._gone.setdefault(encoder, {})[key] = None
                 self._flush_soon()
-
-    def tell(self, worker: str, message: Message) -> None:
-        """Sends a message whose loss its sender makes up for."""
-        self._reaches(worker, message)
 
     def _flush_soon(self) -> None:
         if not self._flush_scheduled:
@@ -152,12 +145,12 @@ class Dispatcher:
         short, self._short = self._short, {}
         outbox, self._outbox = self._outbox, {}  # a failing request must not be sent again
         for (encoder, _), inputs in short.items():
-            self._reaches(encoder, self._packed(inputs))
+            self.try_send(encoder, self._packed(inputs))
         gone, self._gone = self._gone, {}  # behind the inputs, which may be among them
         for encoder, keys in gone.items():
-            self._reaches(encoder, InputGone(self.frontend, tuple(keys)))
+            self.try_send(encoder, InputGone(self.frontend, tuple(keys)))
         for decoder, requests in outbox.items():
-            self._submit(decoder, requests)
+            self._send_requests(decoder, requests)
 
     def _tell_of_the_last(self, encoder: str, key: str) -> None:
         """Before an input is sent anew: the word that it is gone must not come behind it."""
@@ -169,7 +162,7 @@ class Dispatcher:
         keys, lengths = [media.key for media in inputs], [len(array) for array in arrays]
         return Inputs(self.frontend, keys, lengths, np.concatenate(arrays))
 
-    def _submit(self, decoder: str, requests: list[Request]) -> None:
+    def _send_requests(self, decoder: str, requests: list[Request]) -> None:
         """If a message fails, sends its requests one by one, so that a bad one fails alone."""
         if self.workers is None:
             return
@@ -180,9 +173,9 @@ class Dispatcher:
                 self._not_sent(requests[0], error)
             else:
                 for request in requests:
-                    self._submit(decoder, [request])
+                    self._send_requests(decoder, [request])
 
-    def _reaches(self, worker: str, message: Message) -> bool:
+    def try_send(self, worker: str, message: Message) -> bool:
         """Sends a message whose loss its worker makes up for: it asks again, or ends a request
         later. False if it was not sent."""
         if self.workers is None:
@@ -215,9 +208,9 @@ class Dispatcher:
             if (array := self.inputs.get(key)) is None:
                 gone.append(key)
             else:
-                self._reaches(message.encoder, Input(self.frontend, key, array))
+                self.try_send(message.encoder, Input(self.frontend, key, array))
         if gone:
-            self._reaches(message.encoder, InputGone(self.frontend, tuple(gone)))
+            self.try_send(message.encoder, InputGone(self.frontend, tuple(gone)))
 
 
 def _is_short(array: np.ndarray) -> bool:

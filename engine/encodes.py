@@ -123,7 +123,7 @@ class Encodes:
             )
             jobs.setdefault(wanted.encoder, []).append(job)
         for encoder, of_encoder in jobs.items():
-            self._dispatcher.tell(encoder, Encode(of_encoder, again))
+            self._dispatcher.try_send(encoder, Encode(of_encoder, again))
 
     # ------------------------------------------------------------------ from encoders
 
