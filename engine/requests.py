@@ -288,5 +288,6 @@ class OpenRequests:
         opened.fail(failure)
 
     def _close(self, opened: OpenRequest) -> None:
-        if self._open.pop(opened, opened) is None:  # once
+        if opened in self._open:
+            del self._open[opened]
             self.flights.end(opened)
