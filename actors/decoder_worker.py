@@ -251,9 +251,9 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
 
     def _answer_frontends(self) -> None:
         asked, self._asked = self._asked, {}
+        scheduler = self.replica.scheduler
+        known = scheduler.requests.keys() | scheduler.outputs.held.keys()
         for frontend, numbers in asked.items():
-            scheduler = self.replica.scheduler
-            known = scheduler.requests.keys() | scheduler.outputs.held.keys()
             lost = [number for number in numbers if RequestId(frontend, number) not in known]
             if lost:
                 self._links.send(frontend, NotOpen(lost, self.incarnation))
