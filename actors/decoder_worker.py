@@ -142,7 +142,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
     def _encoders_here(self) -> list[str]:
         """Names of encoders in this process. If there are any, others are not asked: hidden states
         would leave the device."""
-        return [name for name in self._links.local if name.startswith("encoder")]
+        return self._links.here("encoder")
 
     def _command(self, command: RankCommand) -> None:
         assert self._followers is not None

@@ -14,6 +14,7 @@ from antiphon.actors.messages import (
     LinkMessage,
     Members,
 )
+from antiphon.scheduler.worker_names import role_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,10 @@ class Links:
         if name not in self._senders and (address := self._addresses.get(name)) is not None:
             self._senders[name] = Sender(address, self.node)
         return self._senders.get(name)
+
+    def here(self, role: str) -> list[str]:
+        """Names of the workers of `role` in this process."""
+        return [name for name in self.local if role_of(name) == role]
 
     def is_apart(self, name: str) -> bool:
         """True for a peer in another process."""

@@ -47,6 +47,7 @@ from antiphon.scheduler.outputs import StepOutput
 from antiphon.scheduler.request import Finished, Request, RequestState
 from antiphon.scheduler.router import Router
 from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
+from antiphon.scheduler.worker_names import worker_name
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class OpenRequests:
         self.inputs, self._looks_up = inputs, looks_up
         self.frontend = f"frontend-{secrets.token_hex(4)}"  # no other engine has this name
         self.router = Router(
-            WorkerState(f"{role}-{i}", role, UNKNOWN_EPOCH)  # type: ignore[arg-type]
+            WorkerState(worker_name(role, i), role, UNKNOWN_EPOCH)  # type: ignore[arg-type]
             for role, count in (("encoder", num_encoders), ("decoder", num_decoders))
             for i in range(count)
         )
