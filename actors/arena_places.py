@@ -152,7 +152,7 @@ def export_arena(
     """What encoders in other processes are told of the arenas of all ranks: this process has one,
     and `followers` the others. None where there are no such encoders; and, with a line in the log,
     where the arenas cannot be shared. Raises ConfigurationError as `share` does."""
-    if not links.node or any(name.startswith("encoder") for name in links.local):
+    if not links.node or links.here("encoder"):
         return None
     of_others = [rank.arena if isinstance(rank, RankAddress) else None for rank in followers]
     handles = [share(arena, transport), *of_others]

@@ -27,11 +27,7 @@ from antiphon.families.checkpoint import ModelConfig
 from antiphon.layers.shard import Part
 from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.request import Incarnation
-
-
-def encoder_beside(decoder: str) -> str:
-    """The name of the encoder worker in the process of a colocated decoder worker."""
-    return decoder.replace("decoder", "encoder")
+from antiphon.scheduler.worker_names import encoder_beside
 
 
 class ColocatedActor(DecoderActor):

@@ -142,7 +142,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
     def _encoders_here(self) -> list[str]:
         """Names of encoders in this process. If there are any, others are not asked: hidden states
         would leave the device."""
-        return [name for name in self._links.local if name.startswith("encoder")]
+        return self._links.here("encoder")
 
     def _command(self, command: RankCommand) -> None:
         assert self._followers is not None
@@ -218,7 +218,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
         match message:
             case Cancel(request_id) | Stop(request_id):
                 self._end(request_id, f"failed while it ended: {describe(error)}")
-            case HiddenStates(keys) | Withdrawn(keys) | StatesWritten(_, keys):
+            case HiddenStates(keys) | SharedBatch(keys) | Withdrawn(keys) | StatesWritten(_, keys):
                 self._fail_waiting(keys, error)
             case EncodeFailed(key):
                 self._fail_waiting((key,), error)
@@ -251,9 +251,9 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
 
     def _answer_frontends(self) -> None:
         asked, self._asked = self._asked, {}
+        scheduler = self.replica.scheduler
+        known = scheduler.requests.keys() | scheduler.outputs.held.keys()
         for frontend, numbers in asked.items():
-            scheduler = self.replica.scheduler
-            known = scheduler.requests.keys() | scheduler.outputs.held.keys()
             lost = [number for number in numbers if RequestId(frontend, number) not in known]
             if lost:
                 self._links.send(frontend, NotOpen(lost, self.incarnation))

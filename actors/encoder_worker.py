@@ -38,13 +38,14 @@ from antiphon.actors.rank_channel import EncoderWire, RankSenders
 from antiphon.actors.worker import POLL_SECONDS, Worker
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
+from antiphon.decoder.room import tokens_ahead
 from antiphon.encoder.graphs import NoGraph
 from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.device import recorded_event
 from antiphon.runtime.ranks import RankError, Ranks
-from antiphon.scheduler.limits import encode_budget, encoder_capacity
+from antiphon.scheduler.limits import encoder_capacity
 from antiphon.scheduler.request import Incarnation
 from antiphon.scheduler.sketch import sketch
 
@@ -74,15 +75,14 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         batch_tokens = config.encoder.max_encoder_batch_tokens
         self._jobs, self._counters = EncoderJobs(batch_tokens), EncoderCounters()
         self._departures = Departures(self._jobs.end)
-        budget = encode_budget(config.scheduler, model.longest_input)
-        self._capacity = encoder_capacity(batch_tokens, budget)
+        ahead = None if model.decoder_half is None else tokens_ahead(model, config.scheduler)
+        self._capacity = encoder_capacity(batch_tokens, ahead)
         self._in_flight: deque[LaunchedBatch] = deque()
         self.news = News()
         self._followers: RankSenders | None = None
         self.runner = EncoderRunner(model, config, ranks, self._command)
         self._set_links(Links())
-        # One batch for each stage, and one that is queued.
-        self._max_in_flight = self.runner.ranks.parallel.pipeline + 1
+        self._max_in_flight = self.runner.ranks.parallel.pipeline + 1  # one a stage, one queued
 
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in tokens."""
@@ -164,10 +164,10 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             case EncoderBatch():
                 self._queue_completed(message)
             case Encode():
-                self.news.note_senders(job.decoder for job in message.jobs)
                 jobs = self._outlets.admit(message)
                 self._departures.check()  # a new life of the decoder has ended writes to its last
                 self._jobs.add(jobs, message.again)
+                self.news.note_senders(job.decoder for job in message.jobs)
             case Withdraw():
                 self._withdraw(message)
             case Input():

@@ -14,6 +14,7 @@ from antiphon.actors.messages import (
     LinkMessage,
     Members,
 )
+from antiphon.scheduler.worker_names import role_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class Links:
     local: Mapping[str, AnyPeer] = field(default_factory=dict)
     _addresses: dict[str, Address] = field(default_factory=dict)
     _senders: dict[str, Sender] = field(default_factory=dict)
+    _members: set[str] = field(default_factory=set)  # as the supervisor told last
     frontends: set[str] = field(default_factory=set)  # other threads may read it
 
     def handle(self, message: LinkMessage) -> None:
@@ -40,6 +42,10 @@ class Links:
                 self._forget(frontend)
                 self.frontends.discard(frontend)
             case Members(members):
+                names = {member.name for member in members}
+                for name in self._members - names:  # it has left for good
+                    self._forget(name)
+                self._members = names
                 for member in members:
                     if not member.alive:
                         self._forget(member.name)
@@ -53,6 +59,10 @@ class Links:
         if name not in self._senders and (address := self._addresses.get(name)) is not None:
             self._senders[name] = Sender(address, self.node)
         return self._senders.get(name)
+
+    def here(self, role: str) -> list[str]:
+        """Names of the workers of `role` in this process."""
+        return [name for name in self.local if role_of(name) == role]
 
     def is_apart(self, name: str) -> bool:
         """True for a peer in another process."""

@@ -5,6 +5,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -109,7 +110,7 @@ class LocalWorkers(Workers):
                 self._failed = error
 
         def send(message: FrontendMessage) -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop is closed: nobody waits for it
                 loop.call_soon_threadsafe(receive, message)
 
         self.start(frontend, send)

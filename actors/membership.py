@@ -31,6 +31,7 @@ from antiphon.actors.members import (
     Unusable,
 )
 from antiphon.scheduler.request import Incarnation
+from antiphon.scheduler.worker_names import worker_name
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Membership:
     def _new_member(self, role: str) -> Member:
         """Under the first free name. One that was used before keeps its epoch and its deaths."""
         number = 0
-        while (name := f"{role}-{number}") in self.members:
+        while (name := worker_name(role, number)) in self.members:
             number += 1
         self.members[name] = member = self._removed.pop(name, None) or Member(name, role)
         member.removing = False
@@ -282,7 +283,7 @@ class Membership:
 def first_incarnations(roles: Mapping[str, int]) -> list[tuple[Incarnation, str]]:
     """What `scale` starts first for these numbers of members, with their roles."""
     return [
-        (Incarnation(f"{role}-{number}", 1), role)
+        (Incarnation(worker_name(role, number), 1), role)
         for role, count in roles.items()
         for number in range(count)
     ]

@@ -108,7 +108,7 @@ class NeedInput(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 class InputGone(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """No open request of this frontend uses the inputs with these keys. An answer to `NeedInput`,
-    and sent unasked when inputs were sent before and are not needed after all."""
+    and sent unasked to whom they were sent before."""
 
     frontend: str
     keys: tuple[str, ...]

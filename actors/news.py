@@ -18,7 +18,8 @@ class News:
         self._senders = set(senders)
 
     def note_senders(self, senders: Iterable[str]) -> None:
-        """Work of these has come: they may be others than those of all open work."""
+        """Work of these has come, which the next heartbeat finds in the worker's tables: they may
+        be others than those of all open work."""
         if new := set(senders) - self._senders:
             self._senders = self._senders | new
             self.due.set()

@@ -159,7 +159,7 @@ class Outlets:
     def _share(self, batch: EncoderBatch) -> None:
         """With the decoder beside this encoder, also what is for others only: all ranks exchange
         their shares when it says so."""
-        (decoder,) = (name for name in self._links.local if name.startswith("decoder"))
+        (decoder,) = self._links.here("decoder")
         shared = batch.shared(self._num_shared, decoder, self._completed)
         self._links.local[decoder].send(shared)
         self._num_shared += 1

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from antiphon.actors import member_messages
 from antiphon.actors.members import Member, State
 from antiphon.scheduler.request import Incarnation
+from antiphon.scheduler.worker_names import number_of, worker_name
 
 EPOCHS_OF_ONE_LIFE = 1_000_000
 FIRST_SECONDS = 3.0  # beside `heartbeat_timeout`, for a worker to learn where heartbeats go now
@@ -44,7 +45,7 @@ def _recovered(
     known: member_messages.Member, outlive: Collection[Incarnation], colocated: bool, now: float
 ) -> Member:
     role = "colocated" if colocated else known.role
-    name = f"{role}-{known.name.rpartition('-')[2]}"
+    name = worker_name(role, number_of(known.name))
     member = Member(name, role, known.epoch, since=now, busy_at=now, restart_at=now)
     member.heard_at = now + FIRST_SECONDS
     if known.alive and member.incarnation in outlive:

@@ -78,18 +78,23 @@ class IncomingStates:
             try:
                 rows = self._runner.arena.put(states)
             except Exception as error:
-                self._refuse(states, error)
+                self._refuse(states.keys, error)
             else:
                 self._others.share(states, rows)
                 self._arrived(states.keys)
 
     def _collect(self, batch: SharedBatch) -> None:
-        """Takes in what is wanted of a batch of which each rank has a share."""
+        """Takes in what is wanted of a batch of which each rank has a share. The ranks exchange
+        it in any case: else the next one would be taken for it."""
         wanted = tuple(filter(self._scheduler.encodes.expects, batch.keys))
         if wanted or batch.completed is not None:
             self._catch_up()
         lengths = dict(zip(batch.keys, batch.lengths, strict=True))
-        rows = self._runner.arena.take(wanted, [lengths[key] for key in wanted])
+        try:
+            rows = self._runner.arena.take(wanted, [lengths[key] for key in wanted])
+        except Exception as error:
+            self._refuse(wanted, error)
+            wanted, rows = (), self._runner.arena.take((), ())
         self._others.collect(batch, wanted, rows)
         self._arrived(wanted)
 
@@ -110,12 +115,12 @@ class IncomingStates:
         for key in keys:
             self._scheduler.encoded(key, self._runner.arena.space.is_written(key))
 
-    def _refuse(self, states: HiddenStates, error: Exception) -> None:
-        """Fails the requests that wait for `states`. Raises the device's error if it is
-        of no more use."""
-        logger.exception("hidden states of %d inputs could not be taken in", len(states.keys))
+    def _refuse(self, keys: tuple[str, ...], error: Exception) -> None:
+        """Fails the requests that wait for the states of `keys`. Raises the device's
+        error if it is of no more use."""
+        logger.exception("hidden states of %d inputs could not be taken in", len(keys))
         message = f"its hidden states could not be taken in: {describe(error)}"
-        self._drop(states.keys)
-        for key in states.keys:
+        self._drop(keys)
+        for key in keys:
             self._scheduler.encode_failed(key, message)
         self._runner.probe()

@@ -28,7 +28,7 @@ from antiphon.decoder.incoming_states import IncomingStates
 from antiphon.decoder.launched_step import LaunchedStep
 from antiphon.decoder.other_ranks import OtherRanks
 from antiphon.decoder.rank_commands import Followers, Launch, no_followers
-from antiphon.decoder.room import arena_tokens
+from antiphon.decoder.room import tokens_ahead
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.detokenizer import LateTexts
@@ -255,7 +255,7 @@ def _limits(
         max_batched_tokens=options.max_num_batched_tokens,
         max_len=model.max_decoder_len,
         max_cross_len=model.max_cross_len,
-        encode_ahead_tokens=options.encode_ahead_tokens or arena_tokens(model, options),
+        encode_ahead_tokens=tokens_ahead(model, options),
         max_waiting=options.max_waiting_requests,
         page_size=config.decoder.kv_page_size,
         encode_timeout=options.encode_timeout,

@@ -20,7 +20,6 @@ from antiphon.kv.state_pages import StatePages
 from antiphon.layers.shard import Part
 from antiphon.runtime.device import Target
 from antiphon.runtime.ranks import Ranks
-from antiphon.scheduler.limits import encode_budget
 
 GIB, MIB = 1 << 30, 1 << 20
 CPU_CACHE_GIB = 4.0
@@ -57,10 +56,7 @@ def page_counts(
     if decoder.num_kv_pages is not None and not decoder.attends_to_states:
         return PageCounts(decoder.num_kv_pages)
     budget, page_bytes = _budget(config, target.device), bytes_per_page(model, config, target, part)
-    own, cross = (
-        ceil_div(length, decoder.kv_page_size)
-        for length in (model.max_decoder_len, model.max_cross_len)
-    )
+    own, cross = _pages_of_sequence(model, decoder.kv_page_size)
     most = 2 * config.scheduler.max_num_seqs
     if decoder.attends_to_states:
         memory = _PagesApart(own, cross, page_bytes, state_page_bytes(model, config, target))
@@ -129,18 +125,18 @@ class CacheBytes(NamedTuple):
     states: int = 0
 
 
-def bytes_of_sequence(
-    model: ModelConfig, config: EngineConfig, target: Target, part: Part | None = None
-) -> CacheBytes:
-    """Of the cache of one sequence of full length."""
-    own, cross = (
-        ceil_div(length, config.decoder.kv_page_size)
-        for length in (model.max_decoder_len, model.max_encoder_len)
-    )
-    page = bytes_per_page(model, config, target, part)
+def bytes_of_sequence(model: ModelConfig, config: EngineConfig, target: Target) -> CacheBytes:
+    """Of the cache of one sequence of full length, on all ranks together."""
+    own, cross = _pages_of_sequence(model, config.decoder.kv_page_size)
+    page = bytes_per_page(model, config, target)
     if config.decoder.attends_to_states:
         return CacheBytes(own * page, cross * state_page_bytes(model, config, target))
     return CacheBytes((own + cross) * page)
+
+
+def _pages_of_sequence(model: ModelConfig, page_size: int) -> tuple[int, int]:
+    """One of full length: pages of its own tokens, and of what it attends to."""
+    return ceil_div(model.max_decoder_len, page_size), ceil_div(model.max_cross_len, page_size)
 
 
 def bytes_per_page(
@@ -182,18 +178,23 @@ def draft_layers(model: ModelConfig) -> int:
 def arena_tokens(model: ModelConfig, options: SchedulerOptions) -> int:
     """Hidden states that the arena holds: `encode_ahead_tokens` if given, else
     `max_num_seqs` full inputs, INPUTS_AHEAD or, where they stand in prompts, what
-    PROMPT_STEPS steps can take in. It always holds all inputs of one request. None for
-    a model without an encoder."""
+    PROMPT_STEPS steps can take in. It always holds all inputs of one request. 0 for a
+    model without an encoder."""
     if model.encoder is None and options.encode_ahead_tokens is None:
         return 0
     longest_request = model.max_cross_len + model.max_decoder_len  # some stand in its prompt
     if model.decoder.most_attended > 1:  # inputs are long, and few sequences have one
-        ahead = options.encode_ahead_tokens or INPUTS_AHEAD * model.max_encoder_len
-        return max(ahead, longest_request)
-    if model.decoder.cross_attention:
-        return max(encode_budget(options, model.max_encoder_len), longest_request)
-    by_steps = PROMPT_STEPS * options.max_num_batched_tokens
-    return max(options.encode_ahead_tokens or by_steps, longest_request)
+        by_default = INPUTS_AHEAD * model.max_encoder_len
+    elif model.decoder.cross_attention:
+        by_default = options.max_num_seqs * model.max_encoder_len
+    else:
+        by_default = PROMPT_STEPS * options.max_num_batched_tokens
+    return max(options.encode_ahead_tokens or by_default, longest_request)
+
+
+def tokens_ahead(model: ModelConfig, options: SchedulerOptions) -> int:
+    """Hidden states that a decoder asks encoders for ahead of need, at most."""
+    return options.encode_ahead_tokens or arena_tokens(model, options)
 
 
 def make_arena(model: ModelConfig, options: SchedulerOptions, target: Target) -> StateArena:

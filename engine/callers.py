@@ -24,9 +24,10 @@ def caller_number() -> int:
 
 
 @contextmanager
-def one_caller() -> Iterator[None]:
-    """What is asked inside has one number: that of the call around it, if there is one."""
-    token = _caller.set(caller_number())
+def one_caller(number: int | None = None) -> Iterator[None]:
+    """What is asked inside has one number: `number`, or that of the call around it, if there is
+    one. A generator, which may not yield inside, asks in several such scopes."""
+    token = _caller.set(caller_number() if number is None else number)
     try:
         yield
     finally:

@@ -53,6 +53,8 @@ class Dispatcher:
         self._not_sent = not_sent
         self._outbox: dict[str, list[Request]] = {}  # by decoder
         self._short: dict[tuple[str, str], list[EncoderInput]] = {}  # by encoder and dtype
+        # By encoder, keys of inputs that were let go and that it has not heard of.
+        self._gone: dict[str, dict[str, None]] = {}
         self._flush_scheduled = False
 
     # ------------------------------------------------------------------ requests
@@ -68,9 +70,7 @@ class Dispatcher:
         except Exception as error:
             return self._not_sent(request, error)
         self._outbox.setdefault(route.decoder, []).append(request)
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+        self._flush_soon()
 
     def _send_ahead(self, encoder: str, inputs: Sequence[EncoderInput]) -> str:
         """Not to a second encoder: content is encoded once, mostly where it was sent first.
@@ -87,32 +87,26 @@ class Dispatcher:
 
     def _send_one_ahead(self, encoder: str, media: EncoderInput) -> None:
         if _is_short(media.payload):
+            self._tell_of_the_last(encoder, media.key)
             self._short.setdefault((encoder, media.payload.dtype.str), []).append(media)
             self.inputs.note_sent(media.key, encoder)
         else:
             with suppress(PeerGone):  # the one that is asked for the work will ask for it
-                self._send_input(encoder, media.key, media.payload)
-
-    def _send_input(self, encoder: str, key: str, array: np.ndarray) -> None:
-        self._send(encoder, Input(self.frontend, key, array))
-        self.inputs.note_sent(key, encoder)
+                self._send(encoder, Input(self.frontend, media.key, media.payload))
 
     def cancel(self, route: Route, request: Request) -> None:
-        """Asks a decoder to end a request that was submitted, and lets its inputs go."""
-        if self.workers is not None:
-            self.call_off(route, request)
-            self.release(request, encoded=False)
+        """Nobody waits for the request any more: its decoder ends it, and its inputs go."""
+        self.call_off(route, request)
+        self.release(request)
 
     def call_off(self, route: Route, request: Request) -> None:
-        """As `cancel`, of an attempt: its inputs are needed for the next one."""
-        if self.workers is not None:
-            self._flush()  # the request must arrive before the message that cancels it
-            self._reaches(route.decoder, Cancel(request.id))
+        """An attempt is given up, and the next one needs its inputs: its decoder ends it."""
+        self._flush()  # the request must arrive before the message that cancels it
+        self.try_send(route.decoder, Cancel(request.id))
 
     def stop(self, route: Route, request: Request) -> None:
-        """As `cancel`, for a request whose text met a stop string."""
-        if self.workers is not None:
-            self._reaches(route.decoder, Stop(request.id))
+        """The request's text met a stop string: its decoder ends it as done."""
+        self.try_send(route.decoder, Stop(request.id))
 
     def ask(self, numbers: Mapping[str, list[int]]) -> None:
         """Asks decoders whether they have these requests, of which nothing was heard. What answers
@@ -120,63 +114,55 @@ class Dispatcher:
         if self.workers is not None and numbers:
             self.workers.introduce()
             for decoder, of_decoder in numbers.items():
-                self._reaches(decoder, StillOpen(self.frontend, of_decoder))
+                self.try_send(decoder, StillOpen(self.frontend, of_decoder))
 
-    def release(self, request: Request, encoded: bool) -> None:
-        """The request needs its inputs no longer. `encoded`: they were encoded, and the encoder
-        that did so has let them go; others that they were sent to have not."""
-        let_go = encoded and self._has_one_encoder
-        gone: dict[str, list[str]] = {}
+    def release(self, request: Request) -> None:
+        """The request needs its inputs no longer."""
         for media in request.inputs:
-            holders = self.inputs.release(media.key, request.id.number)
-            for encoder in holders if not let_go or len(holders) > 1 else ():
-                gone.setdefault(encoder, []).append(media.key)
-        if self.workers is not None and gone:
-            self._flush()  # an input must arrive before the word that it is gone
-            for encoder, keys in gone.items():
-                self._reaches(encoder, InputGone(self.frontend, tuple(keys)))
+            self.let_go(media.key, request.id.number)
 
     def send_input(self, encoder: str, key: str, array: np.ndarray) -> bool:
         """Sends an input, which is kept, to an encoder, unless it was sent there before. True if it
         is on its way."""
-        if encoder not in self.inputs.sent_to(key):
-            if not self._reaches(encoder, Input(self.frontend, key, array)):
-                return False
-            self.inputs.note_sent(key, encoder)
-        return True
+        is_sent = encoder in self.inputs.sent_to(key)
+        return is_sent or self.try_send(encoder, Input(self.frontend, key, array))
 
     def let_go(self, key: str, user: int) -> None:
-        """User number `user` needs the input no longer."""
+        """User number `user` needs the input no longer. Where it was its last one, all encoders
+        that it was sent to are told: none of them knows whether a job for it is yet to come."""
         for encoder in self.inputs.release(key, user):
-            self.tell(encoder, InputGone(self.frontend, (key,)))
+            if self.workers is not None:
+                self._gone.setdefault(encoder, {})[key] = None
+                self._flush_soon()
 
-    def tell(self, worker: str, message: Message) -> None:
-        """Sends a message whose loss its sender makes up for."""
-        self._reaches(worker, message)
-
-    @property
-    def _has_one_encoder(self) -> bool:
-        """True if a decoder has no choice of encoders: what was encoded was so where it was
-        sent."""
-        if self.workers is None or self.workers.colocated:
-            return True
-        return sum(member.role == "encoder" for member in self.workers.members) <= 1
+    def _flush_soon(self) -> None:
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
         short, self._short = self._short, {}
         outbox, self._outbox = self._outbox, {}  # a failing request must not be sent again
         for (encoder, _), inputs in short.items():
-            self._reaches(encoder, self._packed(inputs))
+            self.try_send(encoder, self._packed(inputs))
+        gone, self._gone = self._gone, {}  # behind the inputs, which may be among them
+        for encoder, keys in gone.items():
+            self.try_send(encoder, InputGone(self.frontend, tuple(keys)))
         for decoder, requests in outbox.items():
-            self._submit(decoder, requests)
+            self._send_requests(decoder, requests)
+
+    def _tell_of_the_last(self, encoder: str, key: str) -> None:
+        """Before an input is sent anew: the word that it is gone must not come behind it."""
+        if key in self._gone.get(encoder, ()):
+            self._flush()
 
     def _packed(self, inputs: list[EncoderInput]) -> Inputs:
         arrays = [media.payload for media in inputs]
         keys, lengths = [media.key for media in inputs], [len(array) for array in arrays]
         return Inputs(self.frontend, keys, lengths, np.concatenate(arrays))
 
-    def _submit(self, decoder: str, requests: list[Request]) -> None:
+    def _send_requests(self, decoder: str, requests: list[Request]) -> None:
         """If a message fails, sends its requests one by one, so that a bad one fails alone."""
         if self.workers is None:
             return
@@ -187,9 +173,9 @@ class Dispatcher:
                 self._not_sent(requests[0], error)
             else:
                 for request in requests:
-                    self._submit(decoder, [request])
+                    self._send_requests(decoder, [request])
 
-    def _reaches(self, worker: str, message: Message) -> bool:
+    def try_send(self, worker: str, message: Message) -> bool:
         """Sends a message whose loss its worker makes up for: it asks again, or ends a request
         later. False if it was not sent."""
         if self.workers is None:
@@ -205,7 +191,11 @@ class Dispatcher:
 
     def _send(self, worker: str, message: Message) -> None:
         assert self.workers is not None
+        if isinstance(message, Input):
+            self._tell_of_the_last(worker, message.key)
         self.workers.send(worker, message)
+        if isinstance(message, Input):
+            self.inputs.note_sent(message.key, worker)
 
     # ------------------------------------------------------------------ answers
 
@@ -217,10 +207,10 @@ class Dispatcher:
         for key in message.keys:
             if (array := self.inputs.get(key)) is None:
                 gone.append(key)
-            elif self._reaches(message.encoder, Input(self.frontend, key, array)):
-                self.inputs.note_sent(key, message.encoder)
+            else:
+                self.try_send(message.encoder, Input(self.frontend, key, array))
         if gone:
-            self._reaches(message.encoder, InputGone(self.frontend, tuple(gone)))
+            self.try_send(message.encoder, InputGone(self.frontend, tuple(gone)))
 
 
 def _is_short(array: np.ndarray) -> bool:

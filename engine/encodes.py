@@ -97,7 +97,8 @@ class Encodes:
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, []
-        self._send([wanted for wanted in outbox if not wanted.answer.done()], again=False)
+        new = [wanted for wanted in outbox if wanted.asked is None and not wanted.answer.done()]
+        self._send(new, again=False)
 
     def _send(self, outbox: list[_Wanted], again: bool) -> None:
         """To the encoders that were asked before, unless they are gone."""
@@ -122,7 +123,7 @@ class Encodes:
             )
             jobs.setdefault(wanted.encoder, []).append(job)
         for encoder, of_encoder in jobs.items():
-            self._dispatcher.tell(encoder, Encode(of_encoder, again))
+            self._dispatcher.try_send(encoder, Encode(of_encoder, again))
 
     # ------------------------------------------------------------------ from encoders
 
@@ -146,9 +147,10 @@ class Encodes:
             wanted.answer.set_exception(RequestFailed(message.error))
 
     def note_deaths(self) -> None:
-        """Encoders may have died: the router knows."""
+        """Encoders may have died or have come: the router knows. What no encoder has is asked for
+        at once."""
         states = {state.name: state for state in self._router.states}
-        for wanted in list(self._wanted.values()):
+        for wanted in self._wanted.values():
             asked, state = wanted.asked, states.get(wanted.encoder)
             if asked is None or asked == self._router.incarnation(asked.name):
                 continue
@@ -160,6 +162,8 @@ class Encodes:
             if wanted.kills >= KILLS:
                 error = f"given up: {wanted.deaths} encoders died while they had it, {KILLS} alone"
                 wanted.answer.set_exception(RequestFailed(error))
+        open_ones = [wanted for wanted in self._wanted.values() if not wanted.answer.done()]
+        self._send([wanted for wanted in open_ones if wanted.asked is None], again=True)
 
     def end_all(self, reason: str) -> None:
         """Ends every open encode with EngineDeadError."""

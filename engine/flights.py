@@ -105,7 +105,7 @@ class Flights:
         self._land(opened)
         opened.begin_again(self.new_id(), asyncio.get_running_loop().time())
         self.send(opened)
-        self.dispatcher.release(previous, encoded=False)  # now that the new attempt uses its inputs
+        self.dispatcher.release(previous)  # now that the new attempt uses its inputs
 
     def note_gap(self, opened: OpenRequest) -> None:
         """A message about it was lost."""
@@ -144,12 +144,12 @@ class Flights:
         if self._suspects.got_on(opened):
             self._next_trial()
 
-    def end(self, opened: OpenRequest, encoded: bool = False) -> None:
-        """The request has ended. `encoded`: as `Dispatcher.release` has it."""
+    def end(self, opened: OpenRequest) -> None:
+        """The request has ended."""
         self._waiting.pop(opened, None)
         self._on_trial.pop(opened, None)
         self._land(opened)
-        self.dispatcher.release(opened.request, encoded)
+        self.dispatcher.release(opened.request)
         if self._suspects.end(opened):
             self._next_trial()
 

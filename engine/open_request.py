@@ -45,14 +45,14 @@ class OpenRequest:
     updated: asyncio.Event = field(default_factory=asyncio.Event)
     token_ids: list[int] = field(default_factory=list)
     is_open: bool = True
+    gaps: int = 0  # times that messages about it were lost
+    timer: asyncio.TimerHandle | None = None  # ends it after `end_time`
 
     # Of the present attempt, while it is in flight.
     route: Route | None = None
     worker: Incarnation | None = None  # the decoder's
     sent_at: float = 0.0  # Unix time
     progress: tuple[int, int] = (-1, 0)  # number of the attempt and tokens, at the last check
-    gaps: int = 0  # times that messages about it were lost
-    timer: asyncio.TimerHandle | None = None
 
     def __post_init__(self) -> None:
         self.text = self.new_text() if self.new_text is not None else None

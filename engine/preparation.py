@@ -14,7 +14,7 @@ from antiphon.engine.waits import Waits
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import Prompt
-from antiphon.runtime.threads import DaemonThreads
+from antiphon.runtime.threads import DaemonThreads, ThreadsClosed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Preparation:
         call = partial(copy_context().run, function, *args, **kwargs)
         try:
             work = self._threads.submit(call)
-        except RuntimeError as error:  # the engine was closed before
+        except ThreadsClosed as error:  # the engine was closed before
             raise EngineDeadError(str(error)) from None
         return await self.waits.result(asyncio.wrap_future(work))
 

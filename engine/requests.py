@@ -47,6 +47,7 @@ from antiphon.scheduler.outputs import StepOutput
 from antiphon.scheduler.request import Finished, Request, RequestState
 from antiphon.scheduler.router import Router
 from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
+from antiphon.scheduler.worker_names import worker_name
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class OpenRequests:
         self.inputs, self._looks_up = inputs, looks_up
         self.frontend = f"frontend-{secrets.token_hex(4)}"  # no other engine has this name
         self.router = Router(
-            WorkerState(f"{role}-{i}", role, UNKNOWN_EPOCH)  # type: ignore[arg-type]
+            WorkerState(worker_name(role, i), role, UNKNOWN_EPOCH)  # type: ignore[arg-type]
             for role, count in (("encoder", num_encoders), ("decoder", num_decoders))
             for i in range(count)
         )
@@ -248,7 +249,7 @@ class OpenRequests:
                 self._receive_token(opened, token)
         if opened.is_open:
             finished.metrics = opened.metrics(finished.metrics)
-            self._close(opened, encoded=finished.metrics.encoded_at is not None)
+            self._close(opened)
             opened.finish(finished)
 
     async def wait(self, opened: OpenRequest) -> Finished:
@@ -287,6 +288,7 @@ class OpenRequests:
         failure.__cause__ = error
         opened.fail(failure)
 
-    def _close(self, opened: OpenRequest, encoded: bool = False) -> None:
-        if self._open.pop(opened, opened) is None:  # once
-            self.flights.end(opened, encoded)
+    def _close(self, opened: OpenRequest) -> None:
+        if opened in self._open:
+            del self._open[opened]
+            self.flights.end(opened)

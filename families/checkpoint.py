@@ -83,11 +83,6 @@ class ModelConfig:
         return families()[self.architecture]
 
     @property
-    def longest_input(self) -> int:
-        """Tokens of an encoder input: attended to, or in a prompt."""
-        return self.max_encoder_len or self.max_decoder_len
-
-    @property
     def max_cross_len(self) -> int:
         """Encoder tokens that a sequence may attend to; 0 without cross-attention."""
         if not self.decoder.cross_attention:

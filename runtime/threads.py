@@ -10,6 +10,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+class ThreadsClosed(RuntimeError):
+    """The threads were shut down."""
+
+
 class DaemonThreads(Executor):
     """As `ThreadPoolExecutor`, but the interpreter does not wait for its threads when it ends.
 
@@ -28,26 +32,25 @@ class DaemonThreads(Executor):
         )
 
     def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
-        """Raises RuntimeError after `shutdown`."""
+        """Raises ThreadsClosed after `shutdown`, and RuntimeError if no thread can be started."""
         outcome: Future[T] = Future()
         with self._lock:
             if self._closed:
-                raise RuntimeError(f"the threads {self._name} were shut down")
+                raise ThreadsClosed(f"the threads {self._name} were shut down")
+            if self._idle <= 0 and len(self._threads) < self._count:
+                name = f"{self._name}-{len(self._threads)}"
+                thread = threading.Thread(target=self._run, name=name, daemon=True)
+                thread.start()  # may raise: nothing has changed yet
+                self._threads.append(thread)
+                self._idle += 1
             self._work.put((lambda: function(*args, **kwargs), outcome))
             self._idle -= 1
-            if self._idle < 0 and len(self._threads) < self._count:
-                name = f"{self._name}-{len(self._threads)}"
-                self._threads.append(threading.Thread(target=self._run, name=name, daemon=True))
-                self._threads[-1].start()
-                self._idle += 1
         return outcome
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         with self._lock:
             self._closed = True
-        with suppress(
-            queue.Empty
-        ):  # not `empty()` and then `get()`: a thread may take the last one in between
+        with suppress(queue.Empty):  # no `empty()` before: a thread may take the last one meanwhile
             while cancel_futures:
                 if (item := self._work.get_nowait()) is not None:
                     item[1].cancel()

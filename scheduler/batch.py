@@ -43,48 +43,45 @@ class Batch:
 
     def __init__(self, max_seqs: int, max_len: int, page_size: int, num_lanes: int = 1) -> None:
         self.page_size, self.num_lanes = page_size, num_lanes
-        # By slot: what is zero while a slot is free, cleared together.
+        # By slot: what is zero while a slot is free, cleared together. A row for each name.
         self._numbers, self._flags = np.zeros((15, max_seqs), int), np.zeros((5, max_seqs), bool)
-        number: Iterator[np.ndarray] = iter(self._numbers)
-        flag: Iterator[np.ndarray] = iter(self._flags)
-        self.lane = next(number)
+        numbers: Iterator[np.ndarray] = iter(self._numbers)
+        (
+            self.ids,  # orders of arrival of the requests, from 1
+            self.turn,  # of admission
+            self.lane,
+            # A lane that is short of pages waits until the tokens of a sequence of another lane
+            # are known, to preempt it: number of the lane, from 1; 0: none.
+            self.held_for,
+            self.length,  # of `tokens`, the pending ones included
+            self.pending,
+            self.computed,
+            self.prompt_len,
+            self.max_len,
+            self.inputs_end,  # see `Request.inputs_end`
+            self.next_readout,  # tokens up to there; 0: none
+            self.num_drafts,  # of a step in flight
+            self.num_self_pages,
+            self.num_published,  # of them, see `PrefixCache`
+            self.forked_after,  # so many plans; 0: not forked
+        ) = numbers
+        flags: Iterator[np.ndarray] = iter(self._flags)
+        # `in_group`: its request has several slots, see `Beams`.
+        self.active, self.streams, self.wants_logprobs, self.waits_for_host, self.in_group = flags
         self.lane_sizes = [0] * num_lanes  # sequences of each
-        # A lane that is short of pages waits until the tokens of a sequence of another lane are
-        # known, to preempt it: number of the lane, from 1; 0: none.
-        self.held_for = next(number)
         self.requests: list[Request | None] = [None] * max_seqs
-        self.ids = next(number)  # orders of arrival of the requests, from 1
-        self.active = next(flag)
         self.tokens = np.zeros((max_seqs, max_len), np.int64)  # prompt and generated
-        self.length = next(number)  # of `tokens`, the pending ones included
-        self.pending = next(number)
-        self.computed = next(number)
-        self.prompt_len = next(number)
-        self.max_len = next(number)
         self.stop_ids = np.full((MAX_STOP_IDS, max_seqs), _NO_TOKEN, np.int64)
         self._most_stop_ids = 0  # of any sequence so far
-        self.streams = next(flag)
-        self.inputs_end = next(number)  # see `Request.inputs_end`
-        self.wants_logprobs = next(flag)
         self.logprobs = np.zeros((max_seqs, max_len), np.float32)  # of generated tokens
         self.restricted_logprob = np.zeros(max_seqs)  # the sum of those of generated tokens
-        self.waits_for_host = next(flag)
-        self.in_group = next(flag)  # its request has several slots, see `Beams`
-        self.next_readout = next(number)  # tokens up to there; 0: none
-        # Drafts of a step in flight; and the rows that run only while they have no pending token,
-        # because of drafts, see `Drafter`.
-        self.num_drafts = next(number)
+        # Rows that run only while they have no pending token, because of drafts, see `Drafter`.
         self.in_doubt: np.ndarray | None = None
-        self.turn = next(number)  # of admission
-        self.num_self_pages = next(number)
-        self.num_published = next(number)  # of them, see `PrefixCache`
         self.self_table = np.zeros((max_seqs, pages_for(max_len, page_size)), np.int32)
         self._free_slots = list(range(max_seqs - 1, -1, -1))
         # How many sequences ask for what few do. A step looks for them only if there are any.
         self.asking: Counter[Demand] = Counter(dict.fromkeys(DEMANDS, 0))
-        self._admissions = 0
-        self.num_plans, self.views = 0, RunningViews(max_seqs)
-        self.forked_after = next(number)  # so many plans; 0: not forked
+        self._admissions, self.num_plans, self.views = 0, 0, RunningViews(max_seqs)
         # What the next plan must tell of forks and beams since the last one.
         self.forks: list[Fork] = []
         self.beam_moves: list[BeamMoves] = []

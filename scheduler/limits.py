@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from antiphon.config.options import SchedulerOptions
 from antiphon.kv.pages import pages_for
 from antiphon.scheduler.batch import MAX_STOP_IDS
 from antiphon.scheduler.drafts import DraftLimits
@@ -45,11 +44,6 @@ class Limits:
         return StepBudget(
             self.max_batched_tokens, self.max_batched_tokens if prompt is None else prompt
         )
-
-
-def encode_budget(options: SchedulerOptions, longest_input: int) -> int:
-    """Encoder tokens that a decoder replica asks for ahead of need. `longest_input`: tokens."""
-    return options.encode_ahead_tokens or options.max_num_seqs * longest_input
 
 
 def refusal(request: Request, limits: Limits, num_open: int, num_pages: int) -> str | None:
@@ -197,7 +191,9 @@ def _causes(request: Request) -> str:
     return "beam_size or " if request.num_slots > 1 else ""
 
 
-def encoder_capacity(batch_tokens: int, budget_tokens: int) -> int:
+def encoder_capacity(batch_tokens: int, tokens_ahead: int | None) -> int:
     """Tokens that keep an encoder busy: two batches. Or half of what one decoder asks for ahead of
-    need, if that is less: decoders wait for an encoder that has more than this."""
-    return max(1, min(2 * batch_tokens, budget_tokens // 2))
+    need, if that is less: decoders wait for an encoder that has more than this. `tokens_ahead`:
+    None without decoders."""
+    batches = 2 * batch_tokens
+    return batches if tokens_ahead is None else max(1, min(batches, tokens_ahead // 2))

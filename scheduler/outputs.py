@@ -1,5 +1,6 @@
 """What a decoder's scheduler has to tell its frontends: one `StepOutput` for each, once a step."""
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,8 +49,10 @@ class Outputs:
 
     def __init__(self, max_seqs: int) -> None:
         self._numbers = np.zeros(max_seqs, np.int64)  # of the requests in the slots
-        self._frontends = np.zeros(max_seqs, np.int64)  # indices into `_names`
-        self._names: list[str] = []
+        self._frontends = np.zeros(max_seqs, np.int64)  # keys of `_names`
+        self._names: dict[int, str] = {}
+        self._indices: dict[str, int] = {}  # the other way round
+        self._next_index = itertools.count()
         self._outputs: dict[str, StepOutput] = {}
         self._unaligned: list[HeldEnd] = []
         self.held: dict[RequestId, HeldEnd] = {}  # all ends that are held back
@@ -57,10 +60,11 @@ class Outputs:
     def admit(self, request: Request) -> None:
         """`request` has a slot from now on."""
         frontend = request.id.frontend
-        if frontend not in self._names:
-            self._names.append(frontend)
+        if (index := self._indices.get(frontend)) is None:
+            self._indices[frontend] = index = next(self._next_index)
+            self._names[index] = frontend
         self._numbers[request.slot] = request.id.number
-        self._frontends[request.slot] = self._names.index(frontend)
+        self._frontends[request.slot] = index
 
     def add_tokens(self, slots: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> None:
         """`tokens` [n] of streaming requests in `slots` [n], at `positions` [n] among
@@ -110,6 +114,8 @@ class Outputs:
     def forget(self, frontend: str) -> None:
         """It is gone, with all its requests."""
         self._outputs.pop(frontend, None)
+        if (index := self._indices.pop(frontend, None)) is not None:
+            del self._names[index]
         self.held = {id_: end for id_, end in self.held.items() if id_.frontend != frontend}
 
     def _of(self, frontend: str) -> StepOutput:

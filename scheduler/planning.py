@@ -135,8 +135,7 @@ class StepPlanner:
         decodes, prompts = slots[~is_prompt], slots[is_prompt]
         in_order = np.argsort(self.batch.turn[prompts])  # no later one overtakes an earlier one
         prompts, remaining = prompts[in_order], remaining[is_prompt][in_order]
-        left = replace(self.budget, tokens=self.budget.tokens - len(decodes))
-        chunks = left.chunks(remaining)
+        chunks = self.budget.beside(len(decodes)).chunks(remaining)
         slots = np.concatenate([decodes, prompts])
         query_lens = np.concatenate([np.ones(len(decodes), np.int64), chunks])
         order = np.argsort(query_lens > 1, kind="stable")

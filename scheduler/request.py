@@ -133,7 +133,7 @@ class Request:
     # Set by the engine.
     id: RequestId
     prompt_token_ids: np.ndarray  # [tokens] int64, the decoder's prompt
-    inputs: tuple[Media, ...]  # of encoders; at most one without a position; may be empty
+    inputs: tuple[Media, ...]  # of encoders; those without a position are attended to
     params: SamplingParams
     rules: DecodingRules
     max_tokens: int  # resolved: never None

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from antiphon.scheduler.request import Incarnation
 from antiphon.scheduler.sketch import fingerprint
 from antiphon.scheduler.worker_load import Role, WorkerLoad, WorkerState
+from antiphon.scheduler.worker_names import encoder_beside
 
 REMEMBERED_MEDIA = 65_536
 
@@ -98,7 +99,8 @@ class Router:
             decoder.add(num_tokens)
             return Route("", decoder.state.name)
         decoder = self._decoder_for(key, decoders)
-        encoders = self._takers("encoder", self._partner(decoder) if self.paired else None)
+        partner = encoder_beside(decoder.state.name) if self.paired else None
+        encoders = self._takers("encoder", partner)
         if not encoders:
             return None
         encoder = min(encoders, key=lambda worker: worker.load)
@@ -141,10 +143,6 @@ class Router:
     def _least(workers: Iterable[WorkerLoad]) -> WorkerLoad:
         """The least loaded one of those that have a free slot, if any has."""
         return min(workers, key=lambda worker: (worker.queue > 0, worker.load))
-
-    @staticmethod
-    def _partner(decoder: WorkerLoad) -> str:
-        return decoder.state.name.replace("decoder", "encoder", 1)
 
     def _remember(self, key: str, decoder: str) -> None:
         self._last_decoder[key] = decoder

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,8 +85,9 @@ class LiveTranscriber:
                     return
         finally:
             listening.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await listening
+            await asyncio.wait([listening])  # it raises no cancellation but the caller's
+            if not listening.cancelled():
+                listening.exception()  # retrieved: the loop has told of it, or of another error
 
     # ------------------------------------------------------------------ sound
 

@@ -1,11 +1,11 @@
 """A recording's text as it is made: windows run together, and their text comes in order."""
 
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any
 
-from antiphon.engine.callers import one_caller
+from antiphon.engine.callers import caller_number, one_caller
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import Segment, Transcription
@@ -13,7 +13,7 @@ from antiphon.engine.transcribing.attempts import Decoded, WindowDecoder
 from antiphon.engine.transcribing.segments import Segments
 from antiphon.engine.transcribing.transcriber import Transcriber
 from antiphon.engine.transcribing.windows import Recording
-from antiphon.inputs.audio.forms import AudioInput, expected_bytes
+from antiphon.inputs.audio.forms import AudioInput
 from antiphon.inputs.calls.transcription import TranscriptionOptions
 
 
@@ -50,58 +50,57 @@ class StreamingTranscriber(Transcriber):
     async def _by_token(
         self, audio: AudioInput, options: TranscriptionOptions
     ) -> AsyncGenerator[str | Transcription, None]:
-        deadline, rate = Deadline(options.timeout), self.audio.sampling_rate
-        async with self.engine.hold_memory(expected_bytes(audio, rate)) as held:
-            async with deadline.limit():
-                recording = await self.engine.run_in_thread(self.reader.read, audio, options)
-                held.set(recording.num_bytes)
+        deadline, caller = Deadline(options.timeout), caller_number()
+        async with AsyncExitStack() as scope:
+            with one_caller(caller):
+                recording, spoken = await scope.enter_async_context(
+                    self._opened(audio, options, deadline)
+                )
                 if options.progress is not None:
                     options.progress(0.0, recording.duration)
-                spoken = await self._spoken(recording, options, deadline)
-            segments, pieces = Segments(self.inputs, options), Pieces()
-            decoder = WindowDecoder(self.engine, options, deadline)
-            with ExitStack() as scope:
+                decoder = WindowDecoder(self.engine, options, deadline)
                 opened = self._submit(recording, spoken.language, decoder, scope)
-                for window, request in zip(recording.windows, opened, strict=True):
-                    assert request.text is not None
-                    known = len(segments.all)
-                    # What two windows hear counts once both have.
-                    is_alone = not (window.shared or window.shares)
-                    while not request.future.done():
-                        async with deadline.limit():
-                            await request.updated.wait()
-                        request.updated.clear()
-                        if is_alone and (text := pieces.next(request.text.take())):
-                            yield text
-                    output = await decoder.with_words(
-                        await self.engine.result(request), window.media, spoken.language
-                    )
-                    output = await decoder.shareable(output, window, spoken.language)
-                    temperature = options.fallback.temperatures[0]
-                    segments.add(window, Decoded.of(output, temperature, spoken.language))
-                    rest = request.text.take(final=True)
-                    if text := pieces.next(rest if is_alone else self._text(segments.all[known:])):
+            segments, pieces = Segments(self.inputs, options), Pieces()
+            for window, request in zip(recording.windows, opened, strict=True):
+                assert request.text is not None
+                known = len(segments.all)
+                # What two windows hear counts once both have.
+                is_alone = not (window.shared or window.shares)
+                while not request.future.done():
+                    async with deadline.limit():
+                        await request.updated.wait()
+                    request.updated.clear()
+                    if is_alone and (text := pieces.next(request.text.take())):
                         yield text
+                output = await self.engine.result(request)
+                with one_caller(caller):
+                    output = await decoder.with_words(output, window.media, spoken.language)
+                    output = await decoder.shareable(output, window, spoken.language)
+                temperature = options.fallback.temperatures[0]
+                segments.add(window, Decoded.of(output, temperature, spoken.language))
+                rest = request.text.take(final=True)
+                if text := pieces.next(rest if is_alone else self._text(segments.all[known:])):
+                    yield text
             yield await self.engine.run_in_thread(segments.transcription, recording, spoken)
 
     def _text(self, segments: list[Segment]) -> str:
         return self.inputs.decode([id_ for segment in segments for id_ in segment.token_ids])
 
     def _submit(
-        self, recording: Recording, language: str | None, decoder: WindowDecoder, scope: ExitStack
+        self,
+        recording: Recording,
+        language: str | None,
+        decoder: WindowDecoder,
+        scope: AsyncExitStack,
     ) -> list[OpenRequest]:
         """One request for each window. They are cancelled when `scope` ends."""
-        requests = []
-        temperature, initial = (
-            decoder.options.fallback.temperatures[0],
-            decoder.options.earlier.initial,
-        )
-        with one_caller():
-            for number, window in enumerate(recording.windows):
-                prompt = decoder.prompt(language, initial, is_first=not number)
-                opened = decoder.submit(window.media, prompt, temperature, stream=True)
-                scope.callback(self.engine.cancel, opened)
-                requests.append(opened)
+        requests, options = [], decoder.options
+        for number, window in enumerate(recording.windows):
+            prompt = decoder.prompt(language, options.earlier.initial, is_first=not number)
+            temperature = options.fallback.temperatures[0]
+            opened = decoder.submit(window.media, prompt, temperature, stream=True)
+            scope.callback(self.engine.cancel, opened)
+            requests.append(opened)
         return requests
 
 

@@ -1,8 +1,8 @@
 """Transcription of whole recordings: each window is a request; texts and times are joined."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -105,21 +105,32 @@ class Transcriber:
         options: TranscriptionOptions,
         on_segments: Callable[[list[Segment]], object] = lambda segments: None,
     ) -> Transcription:
-        deadline, rate = Deadline(options.timeout), self.audio.sampling_rate
+        deadline = Deadline(options.timeout)
         with one_caller():
             async with (
+                self._opened(audio, options, deadline) as (recording, spoken),
                 deadline.limit(),
-                self.engine.hold_memory(expected_bytes(audio, rate)) as held,
             ):
-                recording = await self.engine.run_in_thread(self.reader.read, audio, options)
-                held.set(recording.num_bytes)
                 segments = Segments(self.inputs, options, on_segments)
-                spoken = await self._spoken(recording, options, deadline)
                 if options.in_turn:
                     recording = await self._decode_in_turn(recording, spoken, segments, deadline)
                 else:
                     await self._decode_together(recording, spoken, segments, deadline)
                 return await self.engine.run_in_thread(segments.transcription, recording, spoken)
+
+    @asynccontextmanager
+    async def _opened(
+        self, audio: AudioInput, options: TranscriptionOptions, deadline: Deadline
+    ) -> AsyncIterator[tuple[Recording, Spoken]]:
+        """A recording, and its language. Its memory is held until the scope ends."""
+        expected = expected_bytes(audio, self.audio.sampling_rate)
+        async with AsyncExitStack() as scope:
+            async with deadline.limit():
+                held = await scope.enter_async_context(self.engine.hold_memory(expected))
+                recording = await self.engine.run_in_thread(self.reader.read, audio, options)
+                held.set(recording.num_bytes)
+                spoken = await self._spoken(recording, options, deadline)
+            yield recording, spoken
 
     async def _decode_together(
         self, recording: Recording, spoken: Spoken, segments: Segments, deadline: Deadline

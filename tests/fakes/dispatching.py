@@ -45,8 +45,9 @@ class Sent:
         return [type(message).__name__ for _, message in self.take()]
 
 
-def request(number: int, key: str = "k") -> Request:
-    media = (Media(key, "audio", 1500),)
+def request(number: int, *keys: str) -> Request:
+    """`keys`: of its inputs; "k" if there are none."""
+    media = tuple(Media(key, "audio", 1500) for key in keys or ("k",))
     prompt = np.array([1])
     return Request(RequestId("f", number), prompt, media, SamplingParams(), DecodingRules(), 8, 0)
 

@@ -1,6 +1,7 @@
 """Errors of steps, encoder batches and handoffs end the requests concerned; those of an unusable
 device end its worker."""
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -160,6 +161,20 @@ def send(worker: EncoderWorker, *texts: list[int]) -> None:
         worker.send(Input("frontend", str(ids), np.array(ids, np.int32)))
     jobs = [EncodeJob(str(ids), len(ids), "decoder-0", ("frontend",)) for ids in texts]
     worker.send(Encode(jobs))
+
+
+def test_news_of_a_job_come_when_a_heartbeat_can_tell_of_it(encoder: Any) -> None:
+    """One sent before would take the news for told."""
+    worker, _ = encoder
+    told: list[float] = []
+
+    class Due(threading.Event):
+        def set(self) -> None:
+            told.append(worker.load_report()["senders"])
+
+    worker.news.due = Due()
+    worker.handle(Encode([EncodeJob("k", 2, "decoder-0", ("frontend",))]))
+    assert told == [1]
 
 
 def test_a_bad_input_fails_alone_and_the_encoder_goes_on(encoder: Any) -> None:

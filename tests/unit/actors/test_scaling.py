@@ -1,11 +1,19 @@
 """The policy by which pools of workers grow and shrink."""
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_engine import cold
+from tiny_mllama import make_mllama
+from tiny_vlms import make_vlm
+from transformers import PreTrainedModel
 
+from antiphon.actors.encoder_worker import EncoderWorker
 from antiphon.actors.members import Kill, Limits, Start
 from antiphon.actors.membership import WINDOW_SECONDS, Membership
 from antiphon.actors.scaling import (
@@ -16,6 +24,9 @@ from antiphon.actors.scaling import (
     Pools,
     demand,
 )
+from antiphon.config.options import resolve
+from antiphon.decoder.room import tokens_ahead
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.scheduler.limits import encoder_capacity
 from antiphon.scheduler.request import Incarnation
 
@@ -70,13 +81,28 @@ def test_the_bounds_always_hold(steps: list[tuple[float, float]], least: int, mo
 
 
 @pytest.mark.parametrize(
-    ("batch", "budget", "capacity"), [(16_384, 96_000, 32_768), (16_384, 2048, 1024), (8, 1, 1)]
+    ("batch", "ahead", "capacity"),
+    [(16_384, 96_000, 32_768), (16_384, 2048, 1024), (8, 1, 1), (8, None, 16)],
 )
 def test_what_decoders_ask_for_ahead_can_be_more_than_an_encoder_holds(
-    batch: int, budget: int, capacity: int
+    batch: int, ahead: int | None, capacity: int
 ) -> None:
     """Else a pool of encoders would never grow, however long decoders wait for one."""
-    assert encoder_capacity(batch, budget) == capacity
+    assert encoder_capacity(batch, ahead) == capacity
+
+
+@pytest.mark.parametrize("make", [partial(make_vlm, "llava"), make_mllama])
+def test_a_full_decoder_asks_for_more_than_its_encoder_counts_as_room(
+    make: Callable[[Path], PreTrainedModel], tmp_path: Path
+) -> None:
+    """Also where hidden states stand in prompts, or a sequence attends to several inputs."""
+    make(tmp_path)
+    config = resolve(str(tmp_path), {"device": "cpu", "max_num_batched_tokens": 64})
+    model = ModelConfig.load(config.model)
+    with cold():
+        worker = EncoderWorker(Incarnation("encoder-0", 0), model, config)
+    most = {"open": tokens_ahead(model, config.scheduler)}
+    assert demand([{**worker.load_report(), **most}]) >= 2
 
 
 class Life:

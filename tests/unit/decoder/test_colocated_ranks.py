@@ -99,6 +99,29 @@ def test_a_batch_that_comes_twice_is_not_exchanged_again(checkpoints: Any) -> No
     check_same_ends(ends, alone.run())
 
 
+def test_a_batch_that_cannot_be_taken_in_fails_its_requests_and_the_next_one_is_taken(
+    checkpoints: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise ValueError("no room")
+
+    folder = checkpoints("bart")[0]
+    with ColocatedRanks(folder, Parallel(2), **SMALL) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.replica.runner.arena.space, "take", full)
+            submit(engine, 2)
+            engine.run()
+        engine.step()
+        ends = dict(engine.finished)
+        assert {end.state for end in ends.values()} == {RequestState.FAILED}
+        assert {end.error for end in ends.values()} == {
+            "its hidden states could not be taken in: ValueError: no room"
+        }
+        engine.finished.clear()
+        submit(engine, 2)
+        assert {end.state for end in engine.run().values()} == {RequestState.DONE}
+
+
 def test_an_encoder_that_fails_on_one_rank_ends_the_replica(
     checkpoints: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,17 +2,21 @@
 them."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from plain_engine import PlainEngine
+from tiny_mllama import make_mllama
+from tiny_vlms import make_vlm
 
 from antiphon.actors.colocated_actor import ColocatedActor
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import resolve
 from antiphon.decoder import loading
-from antiphon.decoder.room import page_counts
+from antiphon.decoder.room import bytes_of_sequence, bytes_per_page, page_counts
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder import runner as encoder_runner
 from antiphon.engine.async_engine import AsyncEngine
@@ -81,6 +85,20 @@ def test_the_pool_has_as_many_pages_as_there_is_room_for(t5_folder: Path) -> Non
         page_counts(model, config, Target.resolve(config.model, model.raw, model.family)).kv
         == int(0.01 * 2**30) // page
     )
+
+
+@pytest.mark.parametrize("make", [partial(make_vlm, "llava"), make_mllama])
+def test_a_sequence_is_as_large_as_the_pool_takes_it_for(
+    make: Callable[[Path], object], tmp_path: Path
+) -> None:
+    """Also where hidden states stand in prompts, or it attends to several inputs."""
+    make(tmp_path)
+    config = resolve(str(tmp_path), {"device": "cpu", "max_num_seqs": 3})
+    model = ModelConfig.load(config.model)
+    target = Target.resolve(config.model, model.raw, model.family)
+    pages = page_counts(model, config, target).kv
+    size = bytes_of_sequence(model, config, target).kv
+    assert pages * bytes_per_page(model, config, target) == 2 * 3 * size
 
 
 def test_a_colocated_worker_claims_its_threads_once(

@@ -4,13 +4,12 @@ import asyncio
 import weakref
 
 import pytest
-from dispatching import ROUTE, Sent, in_loop, request, sound
+from dispatching import ROUTE, Sent, in_loop, request, sound, text
 
 from antiphon.actors.messages import (
     Cancel,
     Input,
     InputGone,
-    Member,
     NeedInput,
     Stop,
     Submit,
@@ -51,23 +50,49 @@ async def test_an_input_is_let_go_on_both_sides_when_its_last_request_is_cancell
     assert [message for _, message in sent.take()] == [Cancel(requests[0].id)]
     assert array() is not None
     dispatcher.cancel(ROUTE, requests[1])
+    await asyncio.sleep(0)
     gone = [("decoder-0", Cancel(requests[1].id)), ("encoder-0", InputGone("f", ("k",)))]
     assert sent.take() == gone
     assert array() is None
-    dispatcher.release(requests[1], encoded=False)  # its end comes after all
+    dispatcher.release(requests[1])  # its end comes after all
     assert sent.take() == []
 
 
 @in_loop
-async def test_an_encoder_that_has_encoded_an_input_needs_no_word(
+async def test_ends_of_one_turn_go_in_one_message_to_each_encoder(
     dispatcher: Dispatcher, sent: Sent
 ) -> None:
-    dispatcher.submit(ROUTE, each := request(0), [sound()])
+    requests = [request(number, f"key {number}") for number in range(3)]
+    for each in requests:
+        dispatcher.submit(ROUTE, each, [sound(each.inputs[0].key)])
     await asyncio.sleep(0)
     sent.take()
-    dispatcher.release(each, encoded=True)
+    for each in requests:
+        dispatcher.release(each)
     assert sent.take() == []
+    await asyncio.sleep(0)
+    assert sent.take() == [("encoder-0", InputGone("f", ("key 0", "key 1", "key 2")))]
     assert len(dispatcher.inputs) == 0
+
+
+@in_loop
+async def test_the_word_that_an_input_is_gone_never_follows_the_input_sent_anew(
+    dispatcher: Dispatcher, sent: Sent
+) -> None:
+    for number, media in enumerate((sound(), text("k", 1))):
+        dispatcher.submit(ROUTE, first := request(2 * number), [media])
+        dispatcher.release(first)
+        dispatcher.submit(ROUTE, second := request(2 * number + 1), [media])
+        await asyncio.sleep(0)
+        kind = type(sent.messages[0][1]).__name__
+        assert sent.kinds == [kind, "InputGone", "Submit", kind, "Submit"]
+        dispatcher.release(second)
+        dispatcher.inputs.use("k", media.payload, 9)
+        dispatcher.answer(NeedInput("encoder-0", ("k",)))
+        assert sent.kinds == ["InputGone", "Input"]
+        dispatcher.let_go("k", 9)
+        await asyncio.sleep(0)
+        sent.take()
 
 
 @in_loop
@@ -84,7 +109,8 @@ async def test_who_asks_for_an_input_gets_it_or_is_told_that_it_is_gone(
     assert isinstance(answer, Input)
     assert answer.array is media.payload
     assert last == ("encoder-1", InputGone("f", ("unknown",)))
-    dispatcher.release(each, encoded=False)
+    dispatcher.release(each)
+    await asyncio.sleep(0)
     assert {worker for worker, _ in sent.take()} == {"encoder-0", "encoder-1"}
 
 
@@ -100,9 +126,11 @@ async def test_every_encoder_that_may_hold_an_input_in_vain_is_told(
     assert sent.kinds.count("Input") == 1  # the second encoder asks for it if it needs it
     dispatcher.answer(NeedInput("encoder-1", ("k",)))
     sent.take()
-    dispatcher.release(first, encoded=True)
+    dispatcher.release(first)
+    await asyncio.sleep(0)
     assert sent.take() == []
-    dispatcher.release(second, encoded=True)
+    dispatcher.release(second)
+    await asyncio.sleep(0)
     gone = InputGone("f", ("k",))
     assert sorted(sent.take()) == [("encoder-0", gone), ("encoder-1", gone)]
 
@@ -116,7 +144,7 @@ async def test_inputs_run_ahead_of_an_encoder_only_so_far(
     for each in requests:
         dispatcher.submit(ROUTE, each, [sound(each.inputs[0].key)])
     assert sent.kinds == ["Input", "Input"]  # 200,000 bytes
-    dispatcher.release(requests[0], encoded=True)
+    dispatcher.release(requests[0])
     dispatcher.submit(ROUTE, request(9, "new"), [sound("new")])
     assert sent.kinds == ["Input"]
 
@@ -156,6 +184,7 @@ async def test_a_cancelled_request_is_sent_before_the_word_that_ends_it(
 ) -> None:
     dispatcher.submit(ROUTE, each := request(0), [sound()])
     dispatcher.cancel(ROUTE, each)
+    await asyncio.sleep(0)
     assert sent.kinds == ["Input", "Submit", "Cancel", "InputGone"]
     dispatcher.stop(ROUTE, each)
     assert sent.take() == [("decoder-0", Stop(each.id))]
@@ -172,15 +201,3 @@ async def test_a_decoder_learns_which_encoder_has_the_input(
     await asyncio.sleep(0)
     assert [each.encoder for each in (first, second, third)] == ["encoder-0", "encoder-0", ""]
     assert sent.kinds == ["Input", "Submit", "Submit"]
-
-
-@in_loop
-async def test_where_decoders_choose_an_encoder_every_holder_hears_of_the_end(
-    dispatcher: Dispatcher, sent: Sent
-) -> None:
-    sent.members = [Member(f"encoder-{i}", "encoder", 1, None) for i in range(2)]
-    dispatcher.submit(ROUTE, each := request(0), [sound()])
-    await asyncio.sleep(0)
-    sent.take()
-    dispatcher.release(each, encoded=True)  # maybe by the other one, which had it from elsewhere
-    assert sent.take() == [("encoder-0", InputGone("f", ("k",)))]

@@ -56,6 +56,7 @@ async def test_equal_inputs_are_encoded_once_and_others_go_in_one_message() -> N
     assert np.array_equal(results[1], results[0])
     assert np.array_equal(results[2], [[0, 1], [2, 3]])
     assert len(work) == 0
+    await asyncio.sleep(0)
     assert {type(message) for _, message in sent.take()} == {InputGone}
 
 
@@ -87,6 +88,24 @@ async def test_an_encoder_that_is_not_heard_of_is_asked_again_and_one_that_is_go
     work.receive(HiddenStates(("k",), (1,), torch.zeros(1, 2)))
     work.receive(HiddenStates(("k",), (1,), torch.ones(1, 2)))  # of the first one, after all
     assert np.array_equal(await task, [[0, 0]])
+
+
+@in_loop
+async def test_when_an_encoder_dies_another_one_is_asked_at_once() -> None:
+    work, sent, router = made("encoder-0")
+    router.update([WorkerState("encoder-0", "encoder", 1)])
+    (task,) = await begun(work, (sound(), False))
+    assert asked(sent) == [("encoder-0", ["k"], False)]
+    router.update([WorkerState("encoder-0", "encoder", 1, alive=False)])
+    work.note_deaths()
+    assert asked(sent) == []  # there is none
+    router.update([WorkerState("encoder-1", "encoder", 1)])
+    work.note_deaths()
+    assert asked(sent) == [("encoder-1", ["k"], True)]
+    work.note_deaths()
+    assert asked(sent) == []
+    work.receive(HiddenStates(("k",), (1,), torch.zeros(1, 2)))
+    await task
 
 
 @in_loop
@@ -155,6 +174,6 @@ async def test_an_encoder_whose_end_was_wanted_blames_nobody() -> None:
     (wanted,) = work._wanted.values()
     router.update([WorkerState("encoder-1", "encoder", 1)])
     work.note_deaths()
-    assert (wanted.deaths, wanted.asked) == (0, None)
+    assert (wanted.deaths, wanted.encoder) == (0, "encoder-1")
     work.receive(HiddenStates(("k",), (1,), torch.zeros(1, 2)))
     await task

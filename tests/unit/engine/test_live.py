@@ -239,3 +239,36 @@ def test_options_that_a_stream_cannot_have(
 ) -> None:
     with pytest.raises(error, match=says):
         LiveOptions.of(**options)
+
+
+def test_who_closes_a_stream_can_be_cancelled_meanwhile() -> None:
+    """Its source takes some time to end."""
+
+    async def scenario() -> None:
+        closing, went_on = asyncio.Event(), False
+
+        async def slow_source() -> AsyncIterator[np.ndarray]:
+            try:
+                yield np.zeros(4 * RATE, np.float32)
+                await asyncio.Event().wait()
+            finally:
+                closing.set()
+                await asyncio.sleep(0.2)
+
+        async def reader() -> None:
+            nonlocal went_on
+            updates = LiveTranscriber(speech.hear, speech.sound, WINDOW).run(slow_source())
+            await anext(updates)
+            await updates.aclose()
+            went_on = True
+
+        speech = Speech("one two")
+        speech.sound = LiveSound(RATE, RATE)
+        reading = asyncio.create_task(reader())
+        await closing.wait()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert not went_on
+
+    asyncio.run(scenario())
