@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import torch
+from precision import full_precision
 from service_tests import cannot_be_imported
 
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
@@ -39,3 +41,17 @@ def test_tests_of_the_service_are_left_out_where_it_cannot_be_imported() -> None
     assert {"test_realtime", "test_serve_text", "test_metrics", "http_server"} <= left_out
     assert not left_out & {"test_parity", "test_attention", "conftest", "test_engine"}
     assert not any(cannot_be_imported(path, []) for path in TESTS)
+
+
+def test_full_precision_ends_behind_a_test() -> None:
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    with full_precision():
+        assert [backend.allow_tf32 for backend in backends] == [False, False]
+    assert [backend.allow_tf32 for backend in backends] == before
+
+
+def test_what_torch_computes_is_not_monkeypatched() -> None:
+    """It has no place that pytest could put back: a test for a GPU would fail behind its end."""
+    patched = [path.name for path in TESTS if "setattr(" + "torch.backends" in path.read_text()]
+    assert not patched

@@ -42,11 +42,6 @@ KINDS: list[tuple[Kind, bool]] = [("causal", False), ("causal", True), ("cross",
 NAMES = [name for name in BACKENDS if name != "cpu_paged"]
 
 
-@pytest.fixture(autouse=True)
-def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-
-
 def make_full(name: str, spec: AttentionSpec) -> FullAttention[object]:
     """Skips only where the backend's package is not installed, with what a user would be told."""
     if why := missing(name):
