@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import torch
+from plain_engine import pages_of
 from precision import full_precision
 from service_tests import cannot_be_imported
 
@@ -55,3 +56,9 @@ def test_what_torch_computes_is_not_monkeypatched() -> None:
     """It has no place that pytest could put back: a test for a GPU would fail behind its end."""
     patched = [path.name for path in TESTS if "setattr(" + "torch.backends" in path.read_text()]
     assert not patched
+
+
+def test_engines_of_tests_share_a_gpu() -> None:
+    assert pages_of({"device": "cuda", "dtype": "float32"}) == {"kv_cache_memory_gib": 1}
+    for options in ({}, {"device": "cuda", "num_kv_pages": 9}, {"kv_cache_memory_gib": 2}):
+        assert pages_of(options) == {}
