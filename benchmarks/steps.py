@@ -21,6 +21,8 @@ from antiphon.families.image_halves import ImageHalf
 from antiphon.layers.linear import Linear
 from antiphon.scheduler.plan import Admission, StepPlan
 
+STEPS_ON_HOST = 4
+
 
 @dataclass(frozen=True)
 class Work:
@@ -132,6 +134,19 @@ def decoder(
                 "ready_s": ready,
             }
         )
+    return rows
+
+
+def decoder_with_host(
+    model: ModelConfig, config: EngineConfig, batches: list[int], cross_len: int, length: int
+) -> list[Row]:
+    """A few of the steps that `decoder` measures, with the host's work: where there is no GPU."""
+    runner, rows = DecoderRunner(model, config), list[Row]()
+    for batch in batches:
+        admissions = admissions_of(runner, batch, cross_len, length)
+        runner.launch(decodes_plan(batch, length, admissions)).result()
+        took = seconds_with_host(runner, decodes_plan(batch, length, []), STEPS_ON_HOST)
+        rows.append({"half": "decoder", "batch": batch, "ms_with_host": took * 1e3})
     return rows
 
 

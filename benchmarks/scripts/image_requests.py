@@ -137,9 +137,13 @@ def main() -> None:
 
 
 def decode_steps(folder: str, options: dict[str, Any]) -> list[Row]:
-    """Beside the bytes that a step must read, at the copy rate of this run."""
+    """Beside the bytes that a step must read, at the copy rate of this run; on a CPU with the
+    host's work alone."""
     config = resolve(folder, {name: value for name, value in options.items() if name != "ray"})
-    model, machine = ModelConfig.load(config.model), measure()
+    model = ModelConfig.load(config.model)
+    if not torch.cuda.is_available():
+        return steps.decoder_with_host(model, config, STEP_SEQUENCES, 0, STEP_LENGTH)
+    machine = measure()
     print(machine, flush=True)
     return steps.decoder(model, config, machine, STEP_SEQUENCES, 0, STEP_LENGTH)
 

@@ -12,6 +12,7 @@ import json
 import random
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     sound, said = joined(arguments.minutes)
-    ways = {
+    ways: dict[str, Callable[[], tuple[str, float]]] = {
         "in batches, by voice activity": lambda: by_engine(sound, vad_filter=True),
         "in batches, cut at quiet places": lambda: by_engine(sound),
         "in sequence": lambda: by_engine(

@@ -108,15 +108,8 @@ def steps(folder: str, options: dict[str, Any], model: str, batches: list[int]) 
     described = ModelConfig.load(config.model)
     if torch.cuda.is_available():
         return measured.decoder(described, config, measure(), batches, cross_len, length)
-    from antiphon.decoder.runner import DecoderRunner
-
-    runner, rows = DecoderRunner(described, config), list[Row]()
-    for batch in batches:
-        admissions = measured.admissions_of(runner, batch, cross_len, length)
-        runner.launch(measured.decodes_plan(batch, length, admissions)).result()
-        took = measured.seconds_with_host(runner, measured.decodes_plan(batch, length, []), 4)
-        rows.append({"batch": batch, "ms": took * 1e3})
-    return rows
+    rows = measured.decoder_with_host(described, config, batches, cross_len, length)
+    return [{**row, "ms": row["ms_with_host"]} for row in rows]
 
 
 def offline(folder: str, options: dict[str, Any], model: str, requests: int) -> Row:

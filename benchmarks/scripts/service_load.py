@@ -21,6 +21,7 @@ import time
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,12 @@ async def _clients(pipe: Connection, url: str, callers: int, seed: int) -> None:
         if (seconds := await asyncio.to_thread(pipe.recv)) is None:
             break
         end = time.monotonic() + seconds
-        await traffic.run(callers, lambda end=end: time.monotonic() >= end)
+        await traffic.run(callers, partial(_is_over, end))
     await traffic.close()
+
+
+def _is_over(end: float) -> bool:
+    return time.monotonic() >= end
 
 
 # ---------------------------------------------------------------------- the server
@@ -88,7 +93,7 @@ class Site:
         from antiphon.serve.one_process import OneProcessServer
         from antiphon.serve.settings import Limits, ServerSettings
 
-        options = {"num_threads": 1, "max_num_seqs": 16, "max_restarts": 1_000_000}
+        options: dict[str, Any] = {"num_threads": 1, "max_num_seqs": 16, "max_restarts": 1_000_000}
         options |= {"placement": "disaggregated", "decoder_replicas": 1}
         self.engines = {name: AsyncEngine(str(path), **options) for name, path in MODELS.items()}
         limits = Limits(upload_mib=UPLOAD_MIB, idle_seconds=5)

@@ -4,7 +4,7 @@ A test decides when each of them runs.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,12 @@ def cold() -> Iterator[None]:
         yield
 
 
+def pages_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """On a GPU, which several processes of tests share, no engine takes all that is free."""
+    is_said = options.keys() & {"num_kv_pages", "kv_cache_memory_gib"}
+    return {"kv_cache_memory_gib": 1} if options.get("device") == "cuda" and not is_said else {}
+
+
 class PlainEngine:
     """`warm`: its runners have gone through every rule once, as those of workers and all on a GPU.
     That takes longer than most tests' requests."""
@@ -43,7 +49,7 @@ class PlainEngine:
         warm: bool = False,
         **options: Any,
     ) -> None:
-        config = resolve(str(folder), {"device": "cpu", **options})
+        config = resolve(str(folder), {"device": "cpu", **pages_of(options), **options})
         self.model = ModelConfig.load(config.model)
         is_warm = warm or config.model.device != "cpu"
         self.unencoded: list[Media] = []  # asked for, and not begun

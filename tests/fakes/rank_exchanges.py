@@ -118,7 +118,7 @@ def normed(seat: Seat, dtype: torch.dtype, replays: int) -> dict[str, Any]:
         terms = [torch.zeros_like(x) for x in rows]
 
         def work() -> list[tuple[torch.Tensor, ...]]:
-            results = []
+            results = list[tuple[torch.Tensor, ...]]()
             for x, term in zip(rows, terms, strict=True):
                 shared = group.shared_rows(term)
                 assert shared is not None

@@ -134,7 +134,7 @@ def t5_gated_untied() -> PreTrainedModel:
         decoder_start_token_id=0,
     )
     model = T5ForConditionalGeneration(config)
-    model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCAB, T5_SHAPE["d_model"]))
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCAB, model.config.d_model))
     return model
 
 

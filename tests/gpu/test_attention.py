@@ -42,11 +42,6 @@ KINDS: list[tuple[Kind, bool]] = [("causal", False), ("causal", True), ("cross",
 NAMES = [name for name in BACKENDS if name != "cpu_paged"]
 
 
-@pytest.fixture(autouse=True)
-def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-
-
 def make_full(name: str, spec: AttentionSpec) -> FullAttention[object]:
     """Skips only where the backend's package is not installed, with what a user would be told."""
     if why := missing(name):
@@ -231,18 +226,20 @@ def test_a_captured_graph_serves_other_lengths(
     )
     queries, pages = np.array(query_lens), 2048 // page_size
     table = np.random.default_rng(0).permutation(4 * pages).reshape(4, pages).astype(np.int32)
-    pool = torch.randn(2, 4 * pages, page_size, 20, 64, device="cuda", dtype=torch.bfloat16)
+    k_pages, v_pages = torch.randn(
+        2, 4 * pages, page_size, 20, 64, device="cuda", dtype=torch.bfloat16
+    )
     q = torch.randn(sum(captured), 20, 64, device="cuda", dtype=torch.bfloat16)
     bound = np.full(4, 2048)
     static = PagedBatch.of(np.array(captured), bound, table, torch.device("cuda"))
     metadata = backend.plan(static)
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
-        backend.run(q, *pool, metadata)
+        backend.run(q, k_pages, v_pages, metadata)
     side.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        out = backend.run(q, *pool, metadata)
+        out = backend.run(q, k_pages, v_pages, metadata)
     for lengths in ([900, 5, 8, 2048], [33, 2048, 1000, 256], [1500, 1500, 1500, 1500]):
         now = PagedBatch.of(queries, np.array(lengths), table, torch.device("cuda"))
         padded = {"num_tokens": len(q), "max_query_len": max(captured)}  # as graphs pad them
@@ -255,7 +252,8 @@ def test_a_captured_graph_serves_other_lengths(
         for row, (count, length) in enumerate(zip(query_lens, lengths, strict=True)):
             rows = slice(start, start := start + count)
             k, v = (
-                pages[torch.from_numpy(table[row]).cuda()].flatten(0, 1)[:length] for pages in pool
+                pages[torch.from_numpy(table[row]).cuda()].flatten(0, 1)[:length]
+                for pages in (k_pages, v_pages)
             )
             close(
                 out[rows],
@@ -272,16 +270,16 @@ def test_splits_that_join_themselves_never_race() -> None:
     from antiphon.attention.backends.triton import TritonMetadata
 
     backend = make_paged("triton", paged_spec("cross", 20, 64, torch.bfloat16, False, 16, "cuda"))
-    pool = torch.randn(2, 94, 16, 20, 64, device="cuda", dtype=torch.bfloat16)
+    k_pages, v_pages = torch.randn(2, 94, 16, 20, 64, device="cuda", dtype=torch.bfloat16)
     table = np.arange(94)[None]
     batch = PagedBatch.of(np.array([1]), np.array([1500]), table, torch.device("cuda"))
     metadata = backend.plan(batch)
     assert isinstance(metadata, TritonMetadata)
     assert metadata.launch.splits > 4
     q = torch.randn(1, 20, 64, device="cuda", dtype=torch.bfloat16)
-    first = backend.run(q, *pool, metadata)
+    first = backend.run(q, k_pages, v_pages, metadata)
     for _ in range(2000):
-        assert torch.equal(backend.run(q, *pool, metadata), first)
+        assert torch.equal(backend.run(q, k_pages, v_pages, metadata), first)
 
 
 def test_a_strong_bias_decides_which_token_is_read() -> None:

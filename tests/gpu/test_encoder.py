@@ -21,12 +21,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
 def load(folder: Path, **options: Any) -> tuple[ModelConfig, EncoderRunner]:
     config = resolve(str(folder), {"device": "cuda", "dtype": "float32", **options})
     model = ModelConfig.load(config.model)

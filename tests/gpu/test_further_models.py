@@ -84,12 +84,8 @@ def run(engine: PlainEngine, name: str) -> tuple[torch.Tensor, list[list[int]]]:
 
 
 @pytest.mark.parametrize(("name", "dtype"), CASES)
-def test_what_a_cpu_gives(
-    name: str, dtype: str, made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_cpu_gives(name: str, dtype: str, made: Callable[[str], Path]) -> None:
     """In float32 the same tokens too: half precision parts those of random models soon."""
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     options = {"max_num_seqs": 4}
     wanted, tokens = run(PlainEngine(made(name), **options), name)
     hidden, got = run(PlainEngine(made(name), device="cuda", dtype=dtype, **options), name)

@@ -32,12 +32,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return lambda name: get(name)[0]
 
 
-@pytest.fixture(autouse=True)
-def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
 def load(folder: Path, **options: Any) -> EncoderRunner:
     config = resolve(str(folder), {"device": "cuda", "max_encoder_batch_tokens": 1000, **options})
     return EncoderRunner(ModelConfig.load(config.model), config)

@@ -53,11 +53,6 @@ def test_greedy_sampling(seed: int, count: int, with_rules: bool) -> None:
 OPTIONS = {"max_num_seqs": 8, "max_model_len": 16, "kv_cache_memory_gib": 1, "dtype": "float32"}
 
 
-@pytest.fixture
-def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-
-
 def run(engine: PlainEngine, seed: int) -> list[Finished]:
     """Requests of every kind, in an order of their own for every seed."""
     choices = [(kind, number) for kind in range(len(KINDS)) for number in range(2)]
@@ -70,7 +65,6 @@ def run(engine: PlainEngine, seed: int) -> list[Finished]:
     return [ends[ids[i]] for i in range(len(choices))]
 
 
-@pytest.mark.usefixtures("full_precision")
 def test_mixed_batches_in_graphs_equal_the_cpu_and_each_request_alone(checkpoints: Any) -> None:
     """Steps with rows that draw, are penalized or want the likeliest tokens stay in graphs."""
     folder, _ = checkpoints("bart")

@@ -25,10 +25,7 @@ pytestmark = [
     [{}, {"enforce_eager": True}, {"max_num_batched_tokens": 24}],
     ids=["graphs", "eager", "chunks"],
 )
-def test_tokens_equal_transformers(
-    name: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+def test_tokens_equal_transformers(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     model = make_decoder(name, tmp_path)
     engine = PlainEngine(
         tmp_path, **{"device": "cuda", "dtype": "float32", "max_num_seqs": 6, **options}

@@ -33,16 +33,16 @@ COLOCATED = {"placement": "colocated"}
 APART = {"placement": "disaggregated"}
 TENSOR, STAGES = {"decoder_tensor_parallel_size": 2}, {"decoder_pipeline_parallel_size": 2}
 PAGES = {"bart": 22, "t5": 22, "whisper": 308}  # of 4 tokens: too few for 4 sequences
-Ends = Callable[[str], dict[int, End]]
+Case = tuple[str, int, dict[str, Any]]
 
 # (family, GPUs, options): a test of each. T5 on CPUs: tests/integration/test_{ranks,pools}.py.
-ON_CPUS = [
+ON_CPUS: list[Case] = [
     ("whisper", 4, {**TENSOR, "encoder_replicas": 2}),
     ("whisper", 5, {**STAGES, "decoder_replicas": 2}),
     ("bart", 4, {**STAGES, "encoder_replicas": 2}),
     ("bart", 5, {**TENSOR, "decoder_replicas": 2}),
 ]
-ON_GPUS = [
+ON_GPUS: list[Case] = [
     ("t5", 2, APART),
     ("t5", 2, {**COLOCATED, **STAGES}),
     ("whisper", 2, {**COLOCATED, **TENSOR}),
