@@ -144,7 +144,9 @@ class EngineLife:
         starting = _in_own_thread(self._launch, given_up)
         warming = _meanwhile(partial(warm_up, self.inputs, self.encoder_inputs))
         try:
-            workers, _ = await asyncio.gather(*map(asyncio.wrap_future, (starting, warming)))
+            workers, _ = await asyncio.gather(
+                asyncio.wrap_future(starting), asyncio.wrap_future(warming)
+            )
         except asyncio.CancelledError:
             given_up.set()
             starting.add_done_callback(_close_if_started)

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paths import QWEN, TROCR, WHISPER
@@ -44,8 +45,8 @@ def test_files_of_pictures_are_read_before_the_first_one(
     opened: list[str | None] = []
     whole = Image.open
 
-    def seen(*args: object, **options: object) -> Image.Image:
-        image = whole(*args, **options)  # type: ignore[arg-type]
+    def seen(*args: Any, **options: Any) -> Image.Image:
+        image = whole(*args, **options)
         opened.append(image.format)
         return image
 
