@@ -21,6 +21,7 @@ from antiphon.cli.layout import Layout
 from antiphon.config.errors import AttentionBackendError, ConfigurationError
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.decoder.room import bytes_of_sequence
+from antiphon.engine.rank_shares import draft_bytes
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.draft import with_draft
 from antiphon.families.fitted import fitted
@@ -135,7 +136,7 @@ def facts_of_model(name: str, options: Mapping[str, Any]) -> tuple[list[str], li
         f"  folder: {model.path}",
         f"  encoder: {_encoder(model)}",
         f"  decoder: {_decoder(model)}",
-        *_drafts(model, config),
+        *_drafts(model, config, target),
         *_quantization(model),
         f"  memory: {_memory(model, config, target)}",
     ]
@@ -182,11 +183,13 @@ def _memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
     return "; ".join(facts) or "not known before it is loaded"
 
 
-def _drafts(model: ModelConfig, config: EngineConfig) -> list[str]:
-    """Who drafts tokens, where somebody does."""
+def _drafts(model: ModelConfig, config: EngineConfig, target: Target) -> list[str]:
+    """Who drafts tokens, where somebody does; a model's weights come on top of `_memory`."""
     options = config.speculation
     if model.draft is not None:
-        return [f"  drafts: by {options.speculative_model}, {_decoder(model.draft)}"]
+        weights = draft_bytes(model, config, target) / MIB
+        drafter = f"{options.speculative_model}, {_decoder(model.draft)}"
+        return [f"  drafts: by {drafter}, {weights:.1f} MiB of weights beside the model's"]
     return ["  drafts: looked up in earlier text"] if options.speculative_method == "ngram" else []
 
 

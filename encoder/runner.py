@@ -82,7 +82,7 @@ class EncoderRunner:
         self._hidden_size, self._output_size = half.hidden_size, half.output_size
         self._folder = model.path
         self.model = self._load(model, config)
-        self.frontend = frontends.build(model, self.model, self.target, options)
+        self.frontend = frontends.build(model, self.model, self.target, config)
         self.graphs: EncoderGraphs[Any, Any] | NoGraph = NoGraph("enforce_eager is set")
         if not config.model.enforce_eager:
             self.graphs = capture_graphs(

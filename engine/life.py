@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Never, ParamSpec, Self, TypeVar
 
 from antiphon.actors.workers import Workers
@@ -23,10 +24,10 @@ from antiphon.engine.preparation import Preparation
 from antiphon.engine.requests import OpenRequests
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.draft import looks_up
-from antiphon.inputs.audio.readers import load_readers
 from antiphon.inputs.encoder_inputs import EncoderInputs
 from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.processor import InputProcessor
+from antiphon.inputs.warm_up import warm_up
 from antiphon.runtime.forks import COPIED, REMEDY
 from antiphon.runtime.threads import DaemonThreads
 
@@ -141,10 +142,11 @@ class EngineLife:
         began, given_up = time.monotonic(), threading.Event()
         logger.info("loading %s", self.config.model.model)
         starting = _in_own_thread(self._launch, given_up)
-        if self.inputs.audio is not None:
-            _meanwhile(load_readers)  # so that no call waits for it
+        warming = _meanwhile(partial(warm_up, self.inputs, self.encoder_inputs))
         try:
-            workers = await asyncio.wrap_future(starting)
+            workers, _ = await asyncio.gather(
+                asyncio.wrap_future(starting), asyncio.wrap_future(warming)
+            )
         except asyncio.CancelledError:
             given_up.set()
             starting.add_done_callback(_close_if_started)
@@ -269,11 +271,12 @@ def _in_own_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
     return future
 
 
-def _meanwhile(function: Callable[[], None]) -> None:
+def _meanwhile(function: Callable[[], None]) -> Future[None]:
     """In a thread that the program's end waits for: torch aborts where a thread of it is ended."""
     threads = ThreadPoolExecutor(1, "antiphon-meanwhile")
-    threads.submit(function)
+    future = threads.submit(function)
     threads.shutdown(wait=False)
+    return future
 
 
 def _close_dropped(workers: Workers, preparation: Preparation, pid: int) -> None:

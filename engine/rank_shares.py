@@ -56,8 +56,8 @@ class CacheShare:
 class RankShare:
     """Of one rank of `half`: layers `first_layer` to `last_layer`, from 0; query heads, heads of
     keys and values, inner features of each layer, words of the vocabulary (0: neither embedding nor
-    head here), bytes of its weights as the checkpoint stores them, and its cache (None: an encoder
-    has none)."""
+    head here), bytes of its weights as the checkpoint stores them, those of a draft model among
+    them, and its cache (None: an encoder has none)."""
 
     half: str
     rank: int
@@ -98,10 +98,11 @@ def rank_shares(
 def _share(
     model: ModelConfig, config: EngineConfig, target: Target, half: Half, rank: int, part: Part
 ) -> RankShare:
-    heads = part.shard.heads_of(half)
-    module, cache = _module(model, config, half, part), None
+    heads, cache = part.shard.heads_of(half), None
+    weight_bytes = _weight_bytes(model, config, target, half, part)
     if half.side == "decoder":
         cache = CacheShare.of(model, config, target, part)
+        weight_bytes += draft_bytes(model, config, target, part.shard)
     return RankShare(
         half.side,
         rank,
@@ -111,7 +112,7 @@ def _share(
         heads.kv.count,
         part.shard.features(half.ffn_size).count,
         _words(half, part, part.shard),
-        _weight_bytes(model, target, half, part, module),
+        weight_bytes,
         cache,
     )
 
@@ -128,10 +129,22 @@ def _module(model: ModelConfig, config: EngineConfig, half: Half, part: Part) ->
         return decoder
 
 
-def _weight_bytes(
-    model: ModelConfig, target: Target, half: Half, part: Part, module: nn.Module
+def draft_bytes(
+    model: ModelConfig, config: EngineConfig, target: Target, shard: Shard | None = None
 ) -> int:
-    itemsize = target.dtype.itemsize
+    """Of a draft model's weights, or of a `shard` of them; 0 without one. Decoders with drafts have
+    one stage, which has all its layers."""
+    if model.draft is None:
+        return 0
+    half = model.draft.decoder
+    part = Part(range(half.num_layers), half.num_layers, shard or Shard())
+    return _weight_bytes(model.draft, config, target, half, part)
+
+
+def _weight_bytes(
+    model: ModelConfig, config: EngineConfig, target: Target, half: Half, part: Part
+) -> int:
+    module, itemsize = _module(model, config, half, part), target.dtype.itemsize
     plain = sum(weight.numel() for weight in module.parameters()) * itemsize
     if model.quantization is None:
         return plain

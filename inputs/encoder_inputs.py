@@ -21,17 +21,17 @@ class EncoderInputs:
         """Raises CheckpointError for an encoder of images that has no image processor."""
         self._inputs, half = inputs, inputs.model.encoder
         readers = (inputs.images, inputs.attended_image)
-        self._images = next((reader.processor for reader in readers if reader is not None), None)
-        if isinstance(half, ImageHalf) and self._images is None:
+        self.images = next((reader.processor for reader in readers if reader is not None), None)
+        if isinstance(half, ImageHalf) and self.images is None:
             limits = inputs.image_limits
-            self._images = ImageProcessor(
+            self.images = ImageProcessor(
                 inputs.model.path, half, limits.fetching, resizing=limits.resizing
             )
 
     def is_one(self, sources: Any) -> bool:
         """Whether this is one source, and not several. What is neither counts as one: `read` says
         what is wrong with it."""
-        is_image = self._images is not None and getattr(sources, "ndim", 0) in (2, 3)
+        is_image = self.images is not None and getattr(sources, "ndim", 0) in (2, 3)
         if is_image or is_one_recording(sources):
             return True
         return not isinstance(sources, Iterable) and not hasattr(sources, "__getitem__")
@@ -46,8 +46,8 @@ class EncoderInputs:
                 is_prompt = isinstance(source, Mapping)
                 prompt = source if is_prompt else {"multi_modal_data": {"image": source}}
                 return attended.read(parse(prompt, model.family.input))
-            if self._images is not None:
-                return self._images.encoder_input(source)
+            if self.images is not None:
+                return self.images.encoder_input(source)
             is_prompt = isinstance(source, Mapping) and "multi_modal_data" in source
             if inputs.audio is not None and not is_prompt:
                 source = {"multi_modal_data": {"audio": source}}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from antiphon.config.options import EncoderOptions
+from antiphon.config.options import EngineConfig
 from antiphon.encoder.frontends.audio import AudioFrontend
 from antiphon.encoder.frontends.image import ImageFrontend, ImageTextFrontend
 from antiphon.encoder.frontends.interface import Frontend
@@ -15,7 +15,7 @@ from antiphon.runtime.device import Target
 
 # By `Half.frontend`.
 FRONTENDS: dict[
-    str, Callable[[ModelConfig, EncoderModel, Target, EncoderOptions], Frontend[Any, Any]]
+    str, Callable[[ModelConfig, EncoderModel, Target, EngineConfig], Frontend[Any, Any]]
 ] = {
     "text": TextFrontend,
     "audio": AudioFrontend,
@@ -26,7 +26,7 @@ FRONTENDS: dict[
 
 
 def build(
-    config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
+    config: ModelConfig, encoder: EncoderModel, target: Target, options: EngineConfig
 ) -> Frontend[Any, Any]:
     """The frontend for what the encoder of `config` takes."""
     assert config.encoder is not None

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from antiphon.attention.interface import FullBatch
-from antiphon.config.options import EncoderOptions
+from antiphon.config.options import EngineConfig
 from antiphon.encoder.frontends.copies import CopiesAside
 from antiphon.encoder.frontends.interface import Frontend, GraphInputs
 from antiphon.encoder.frontends.log_mel import LogMel
@@ -54,13 +54,13 @@ class AudioFrontend(Frontend[AudioBatch, WindowShape]):
     graph_lengths: Literal["same", "any"] = "same"
 
     def __init__(
-        self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
+        self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EngineConfig
     ) -> None:
         assert isinstance(encoder, AudioEncoder)
         assert config.audio is not None
         self._encoder, self._target, self._audio = encoder, target, config.audio
-        self._shortens = options.window == "auto"
-        self._ends_in_zeros = options.window == "zeros"
+        self._shortens = options.encoder.window == "auto"
+        self._ends_in_zeros = options.encoder.window == "zeros"
         self._log_mel = LogMel(config.audio).to(target.device)
         self._copies = CopiesAside(target.device)
 

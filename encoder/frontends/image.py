@@ -7,13 +7,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from antiphon.config.options import EncoderOptions
+from antiphon.config.options import EngineConfig
 from antiphon.encoder.frontends.copies import CopiesAside
 from antiphon.encoder.frontends.graph_sizes import MAX_GRAPH_TOKENS
 from antiphon.encoder.frontends.image_batch import ImageBatch, ImageTextBatch
 from antiphon.encoder.frontends.image_graphs import PatchGraphInputs, TileGraphInputs
 from antiphon.encoder.frontends.interface import Frontend, GraphInputs, GraphShape
-from antiphon.encoder.frontends.warm_pictures import pictures
+from antiphon.encoder.frontends.warm_pictures import pictures, takes_pictures
 from antiphon.encoder.models.florence2 import Florence2Encoder
 from antiphon.encoder.models.interface import EncoderModel, ImageEncoder, Layout, PatchEncoder
 from antiphon.families.checkpoint import ModelConfig
@@ -24,11 +24,12 @@ from antiphon.runtime.device import Target
 
 class ImageFrontend(Frontend[ImageBatch, GraphShape]):
     def __init__(
-        self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
+        self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EngineConfig
     ) -> None:
         assert isinstance(encoder, ImageEncoder)
         assert isinstance(config.encoder, ImageHalf)
         self._encoder, self._half, self._target = encoder, config.encoder, target
+        self._resizes = takes_pictures(options.model.image_resizing, target.device)
         self._copies = CopiesAside(target.device)
         is_packed = isinstance(encoder, PatchEncoder)
         self.graph_lengths: Literal["same", "any"] = "any" if is_packed else "same"
@@ -92,11 +93,11 @@ class ImageFrontend(Frontend[ImageBatch, GraphShape]):
         return TileGraphInputs(self._encoder, half, tile, max_batch_tokens, self._target)
 
     def warm_up_batches(self) -> list[ImageBatch]:
-        """The smallest image that the encoder takes, alone and twice, and pictures that are
-        processed here."""
+        """The smallest image that the encoder takes, alone and twice, and pictures, where
+        they are processed here."""
         shape = self._half.smallest
         image = Pixels(shape, np.zeros(shape.pixels, np.float32)).packed()
-        raw = [picture.packed() for picture in pictures(self._half)]
+        raw = [picture.packed() for picture in pictures(self._half)] if self._resizes else []
         batches = [[image], [image, image]]
         if raw:
             batches.append([image, *raw])
@@ -107,7 +108,7 @@ class ImageTextFrontend(ImageFrontend):
     """Of an encoder that reads an image and, behind it, the text that is asked about it."""
 
     def __init__(
-        self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
+        self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EngineConfig
     ) -> None:
         super().__init__(config, encoder, target, options)
         assert isinstance(encoder, Florence2Encoder)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from antiphon.attention.interface import FullBatch
-from antiphon.config.options import EncoderOptions
+from antiphon.config.options import EngineConfig
 from antiphon.encoder.frontends.graph_sizes import MAX_GRAPH_TOKENS, graph_sizes
 from antiphon.encoder.frontends.interface import Frontend, GraphInputs
 from antiphon.encoder.models.interface import EncoderModel, Layout, TextEncoder
@@ -51,7 +51,7 @@ class TextFrontend(Frontend[TextBatch, TextShape]):
     graph_lengths: Literal["same", "any"] = "any"
 
     def __init__(
-        self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
+        self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EngineConfig
     ) -> None:
         assert isinstance(encoder, TextEncoder)
         assert config.encoder is not None

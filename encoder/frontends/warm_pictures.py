@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+import torch
 
+from antiphon.config.options import Resizing
 from antiphon.families.image_halves import ImageHalf
 from antiphon.families.mllama_half import MllamaVisionHalf
 from antiphon.families.qwen_vision_half import QwenVisionHalf
@@ -12,6 +14,11 @@ from antiphon.inputs.images.rendering import CHANNELS, Patches, Rendering, View
 
 GROUPS = 8  # of patches that become one row, along each side of a picture
 FACTOR, MIDDLE = 1 / 255, (0.5,) * CHANNELS
+
+
+def takes_pictures(resizing: Resizing, device: torch.device) -> bool:
+    """Whether an encoder on `device` may be given pictures, and not their pixels alone."""
+    return resizing == "device" or (resizing == "auto" and device.type == "cuda")
 
 
 def pictures(half: ImageHalf) -> list[Pixels]:

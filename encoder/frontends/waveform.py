@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from antiphon.config.options import EncoderOptions
+from antiphon.config.options import EngineConfig
 from antiphon.encoder.frontends.audio import kept_rows
 from antiphon.encoder.frontends.copies import CopiesAside
 from antiphon.encoder.frontends.interface import Frontend, GraphShape
@@ -34,7 +34,7 @@ class WaveformFrontend(Frontend[WaveformBatch, GraphShape]):
     graph_lengths: Literal["same", "any"] = "same"
 
     def __init__(
-        self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
+        self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EngineConfig
     ) -> None:
         assert isinstance(encoder, MoonshineEncoder)
         assert isinstance(config.audio, WaveformConfig)

@@ -2,7 +2,7 @@
 
 Everything is compiled, loaded and allocated before the engine is ready. Run as a script, this file
 measures one engine in a process of its own: `python test_first_request.py MODEL DEVICE
-QUANTIZATION`, or `recordings MODEL`. With the further argument `unprepared`, nothing is made ready
+QUANTIZATION`. With the further argument `unprepared`, nothing is made ready
 before its first use.
 """
 
@@ -169,18 +169,6 @@ def test_a_first_request_takes_no_longer_than_later_ones(folder: Path, quantizat
     check_first_requests(folder, "cpu", quantization)
 
 
-@pytest.mark.slow
-def test_a_first_recording_from_a_file_takes_no_longer_than_later_ones() -> None:
-    """Nor the first one in which speech is looked for."""
-    check_first_requests("recordings", WHISPER)
-
-
-@pytest.mark.slow
-def test_it_is_seen_where_a_first_recording_imports_what_reads_it() -> None:
-    with pytest.raises(AssertionError, match=r"file: |voice activity: "):
-        check_first_requests("recordings", WHISPER, "unprepared")
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     ("folder", "quantization"), [(WHISPER, "none"), (WHISPER, "fp8"), (T5, "none"), (T5, "int8")]
@@ -277,9 +265,5 @@ def load_kernels() -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "kernels":
         load_kernels()
-    elif sys.argv[1] == "recordings":
-        from first_recordings import measure_recordings
-
-        print(json.dumps(measure_recordings(Path(sys.argv[2]), 1 + LATER, TOKENS, *sys.argv[3:])))
     else:
         print(json.dumps(measure(Path(sys.argv[1]), *sys.argv[2:])))

@@ -25,6 +25,7 @@ def test_who_drafts(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
     first_layers(whisper, tmp_path, 1)
     drafted = described(whisper, model=str(tmp_path))
     assert f"  drafts: by {tmp_path}, 1 layers of 48, 3 heads of 16, up to " in drafted
+    assert " MiB of weights beside the model's\n" in drafted
     assert "  drafts: looked up in earlier text\n" in described(whisper, method="ngram")
     plain = describe_model(str(whisper), {"device": "cpu"})
     assert "drafts" not in plain

@@ -9,8 +9,8 @@ from tiny_mllama import make_mllama
 from tiny_vlms import make_vlm, picture
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from antiphon.config.options import resolve
-from antiphon.encoder.frontends.warm_pictures import pictures
+from antiphon.config.options import Resizing, resolve
+from antiphon.encoder.frontends.warm_pictures import pictures, takes_pictures
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.image_halves import ImageHalf
@@ -36,8 +36,8 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def load(folder: Path) -> tuple[EncoderRunner, ImageHalf]:
-    config = resolve(str(folder), {"device": "cpu"})
+def load(folder: Path, resizing: str = "device") -> tuple[EncoderRunner, ImageHalf]:
+    config = resolve(str(folder), {"device": "cpu", "image_resizing": resizing})
     model = ModelConfig.load(config.model)
     assert isinstance(model.encoder, ImageHalf)
     return EncoderRunner(model, config), model.encoder
@@ -61,7 +61,7 @@ def test_a_first_picture_runs_what_ran_at_the_start(name: str, tmp_path: Path) -
     assert resized
 
 
-def test_they_are_processed_when_an_encoder_is_made(
+def test_they_are_processed_when_an_encoder_that_resizes_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[tuple[int, ...]] = []
@@ -73,8 +73,24 @@ def test_they_are_processed_when_an_encoder_is_made(
 
     monkeypatch.setattr(Rendering, "values", seen)
     make_vlm("llava", tmp_path)
+    for resizing in ("host", "auto"):  # on a CPU, that is the host
+        load(tmp_path, resizing)
+    assert sizes == []
     load(tmp_path)
     assert set(sizes) == {(56, 56, 3), (14, 14, 3)}  # of 28: one is reduced, one enlarged
+
+
+@pytest.mark.parametrize(
+    ("resizing", "device", "taken"),
+    [
+        ("host", "cuda", False),
+        ("auto", "cpu", False),
+        ("auto", "cuda", True),
+        ("device", "cpu", True),
+    ],
+)
+def test_who_takes_pictures(resizing: Resizing, device: str, taken: bool) -> None:
+    assert takes_pictures(resizing, torch.device(device)) is taken
 
 
 def test_there_are_none_where_the_host_processes_them(tmp_path: Path) -> None:

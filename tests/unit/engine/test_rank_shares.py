@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from first_layers import first_layers
 from packed_checkpoints import write_packed
 from ranked_encoder import ranked_encoder
 from ranked_engine import RankedEngine
@@ -18,6 +19,7 @@ from antiphon.encoder.runner import EncoderRunner
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.rank_shares import RankShare, rank_shares
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.draft import with_draft
 from antiphon.runtime.device import Target
 
 SMALL: dict[str, Any] = {"max_num_seqs": 2, "max_model_len": 16, "kv_page_size": 4}
@@ -26,7 +28,7 @@ Folder = Callable[[str], tuple[Path, Any]]
 
 def shares_of(folder: Path, layout: dict[str, Parallel], **options: Any) -> list[RankShare]:
     config = resolve(str(folder), {"device": "cpu", **SMALL, **options}, {})
-    model = ModelConfig.load(config.model)
+    model = with_draft(ModelConfig.load(config.model), config)
     target = Target.resolve(config.model, model.raw, model.family)
     return list(rank_shares(model, config, target, layout))
 
@@ -69,6 +71,33 @@ def test_a_decoder_holds_what_was_reckoned(
             assert (share.cache.arena_tokens, share.cache.arena_bytes) == (len(arena), arena.nbytes)
             assert share.heads == runner.causal.spec.num_heads
             assert share.last_layer - share.first_layer + 1 == len(pool.layers)
+
+
+@pytest.mark.parametrize("options", [{}, LATENT], ids=str)
+@pytest.mark.parametrize("parallel", [Parallel(), Parallel(2)], ids=str)
+def test_a_draft_model_is_held_as_reckoned(
+    parallel: Parallel, options: dict[str, Any], checkpoints: Folder, tmp_path: Path
+) -> None:
+    folder = checkpoints("whisper")[0]
+    first_layers(folder, tmp_path, 1)
+    drafting = {**options, "speculative_config": {"model": str(tmp_path)}}
+    layout = {"encoder": Parallel(), "decoder": parallel}
+    shares = shares_of(folder, layout, **drafting)[1:]
+    plain = shares_of(folder, layout, **options)[1:]
+    with RankedEngine(folder, parallel, **SMALL, **drafting) as engine:
+        runners = [thread.loaded.result().runner for thread in engine.followers]
+        for runner in (engine.replica.runner, *runners):
+            share, alone = (each[runner.ranks.rank] for each in (shares, plain))
+            assert runner.draft is not None
+            drafts = sum(weight.nbytes for weight in runner.draft.model.parameters())
+            assert share.weight_bytes == held(runner) + drafts
+            assert alone.weight_bytes == held(runner)
+            assert share.cache is not None
+            assert alone.cache is not None
+            page_bytes = sum(pages.nbytes for pages in runner.pool.layers)
+            kept = 0 if runner.pool.queries is None else runner.pool.queries.pages.nbytes
+            assert share.cache.page_bytes == (page_bytes + kept) / (runner.pool.num_pages + 1)
+            assert share.cache.page_bytes > alone.cache.page_bytes
 
 
 def test_projections_that_are_absorbed_are_not_packed(checkpoints: Folder, tmp_path: Path) -> None:

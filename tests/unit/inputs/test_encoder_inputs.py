@@ -9,7 +9,7 @@ import torch
 
 from antiphon.inputs.encoder_inputs import EncoderInputs
 
-IMAGES: Any = SimpleNamespace(_images=object())
+IMAGES: Any = SimpleNamespace(images=object())
 
 
 @pytest.mark.parametrize(

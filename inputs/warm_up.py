@@ -1,0 +1,87 @@
+"""What the first call would wait for: imports, a compiled chat template, decoders of files."""
+
+import io
+import logging
+import wave
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+
+from antiphon.config.errors import ConfigurationError, describe
+from antiphon.config.sampling import SamplingParams
+from antiphon.inputs.audio.voice_activity import RATE
+from antiphon.inputs.encoder_inputs import EncoderInputs
+from antiphon.inputs.media_files import formats
+from antiphon.inputs.processor import InputProcessor
+
+logger = logging.getLogger(__name__)
+
+WORDS = "What is shown here?"
+PICTURE = (48, 32)  # width and height; some processors enlarge it, some reduce it
+PICTURE_FILES = ("PNG", "JPEG")
+
+
+def warm_up(inputs: InputProcessor, encoder_inputs: EncoderInputs) -> None:
+    """Reads small inputs of every kind that the checkpoint takes, and makes a token's text. Takes
+    up to a second: call it in a thread."""
+    for use in _uses(inputs, encoder_inputs):
+        try:
+            use()
+        except Exception as error:  # a checkpoint's own parts may raise anything; a call says so
+            logger.info("not made ready before the first call: %s", describe(error))
+
+
+def _uses(inputs: InputProcessor, encoder_inputs: EncoderInputs) -> Iterator[Callable[[], object]]:
+    model = inputs.model
+    if model.decoder_half is not None:
+        yield partial(_write, inputs)
+        if inputs.chat.has_template:
+            yield partial(inputs.chat.plain, {"messages": [{"role": "user", "content": WORDS}]})
+    if encoder_inputs.images is not None:
+        for name in PICTURE_FILES:
+            yield partial(encoder_inputs.images.encoder_input, _picture(name))
+    if inputs.images is not None and inputs.images.videos is not None:
+        yield formats  # imports what reads videos
+    if inputs.audio is not None:
+        yield partial(inputs.read_sound, _recording(inputs.audio.sampling_rate // 2))
+        yield _find_speech
+
+
+def _write(inputs: InputProcessor) -> None:
+    """The text of a few tokens, at once and as they come."""
+    ids = inputs.tokenizer(WORDS).input_ids
+    inputs.decode(ids)
+    stream = inputs.text_stream(SamplingParams())
+    stream.add(ids)
+    stream.take(final=True)
+
+
+def _picture(name: str) -> bytes:
+    """A file in the format `name`."""
+    from PIL import Image  # not above: commands without images need no Pillow
+
+    content = io.BytesIO()
+    Image.new("RGB", PICTURE).save(content, name)
+    return content.getvalue()
+
+
+def _recording(rate: int) -> bytes:
+    """A tenth of a second of noise that a model hears once it is resampled."""
+    samples = np.random.default_rng(0).integers(-3000, 3000, rate // 10, np.int16)
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setparams((1, samples.itemsize, rate, 0, "NONE", ""))
+        file.writeframes(samples.tobytes())
+    return content.getvalue()
+
+
+def _find_speech() -> None:
+    """Runs the network that finds speech once, where it is installed."""
+    from antiphon.inputs.audio.voice_model import load_voice_model  # imports torch
+
+    try:
+        model = load_voice_model()
+    except ConfigurationError:  # the call that asks for it says so
+        return
+    model.probabilities(np.zeros(RATE, np.float32))
