@@ -64,6 +64,9 @@ class Links:
         """Names of the workers of `role` in this process."""
         return [name for name in self.local if role_of(name) == role]
 
+    def knows(self, name: str) -> bool:
+        return name in self._addresses or name in self.local
+
     def is_apart(self, name: str) -> bool:
         """True for a peer in another process."""
         return name in self._addresses and name not in self.local

@@ -37,7 +37,7 @@ class Outlets:
     ) -> None:
         self._incarnation, self._device = incarnation, device
         self._links, self._answer, self._completed = links, answer, completed
-        self._plain: dict[str, Transport] = {}  # by decoder
+        self._plain: dict[str, Transport] = {}  # by decoder or frontend
         self._mapped: dict[str, Mapped | Nixl] = {}  # by decoder
         self._refused: dict[str, str] = {}  # by decoder: an arena that could not be mapped
         # With their decoders, those by which nothing new is written; some of theirs may still land.
@@ -115,7 +115,9 @@ class Outlets:
         self._answer(decoder, StatesWritten(arena, keys, tickets, self._incarnation))
 
     def unmap_gone(self, members: Sequence[Member]) -> None:
-        """Lets go the arenas of decoders that have ended: only then is their memory free."""
+        """Lets go the arenas of decoders that have ended: only then is their memory free. And the
+        ways to all that are gone, frontends too."""
+        self._plain = {name: way for name, way in self._plain.items() if self._links.knows(name)}
         alive = {member.name for member in members if member.alive}
         for decoder in [name for name in self._mapped if name not in alive]:
             self._unmap(decoder)

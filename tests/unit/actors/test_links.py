@@ -1,8 +1,12 @@
 """Whom a worker can reach: those that the supervisor told of last, and frontends."""
 
+import torch
+
 from antiphon.actors.address import Address
 from antiphon.actors.links import Links
 from antiphon.actors.messages import Attach, Detach, Member, Members
+from antiphon.actors.outlets import Outlets
+from antiphon.scheduler.request import Incarnation
 from antiphon.scheduler.worker_names import encoder_beside
 
 ADDRESS = Address("tcp://127.0.0.1:1", "ipc:///nowhere", "another node", bytes(40), bytes(16))
@@ -22,6 +26,17 @@ def test_members_that_left_the_list_are_forgotten_and_frontends_are_not() -> Non
     links.handle(Detach("frontend"))
     assert not links.is_apart("frontend")
     links.close()
+
+
+def test_an_encoder_forgets_the_ways_to_frontends_that_are_gone() -> None:
+    """Whose encodes it answered."""
+    links, own = Links(), Incarnation("encoder-0", 1)
+    outlets = Outlets(own, torch.device("cpu"), links, lambda *_: None, lambda _: None)
+    for number in range(5):
+        outlets._plain_to(f"frontend-{number}")
+    links.handle(Attach("frontend-4", ADDRESS))
+    outlets.unmap_gone([])
+    assert list(outlets._plain) == ["frontend-4"]
 
 
 def test_workers_beside_are_known_by_their_names() -> None:
