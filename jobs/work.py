@@ -23,6 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FETCHED_BYTES = 1 << 30  # of files and cut recordings in memory, beside the engine's own budget
+UNKNOWN_BYTES = 32 << 20  # of a file whose server does not tell its size
 THREADS = 16  # they wait for the network
 ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|[a-zA-Z][a-zA-Z0-9+.-]*::")  # as fsspec has them
 
@@ -67,20 +68,18 @@ class Work:
 
     async def _audio(self, entry: Entry, scope: AsyncExitStack) -> Any:
         """The recording, or its part. What is fetched or cut is held against the budget
-        until `scope` ends: by one hold, as lines that wait for a second one while they
-        keep their first can wait for each other without end."""
+        until `scope` ends."""
         audio, span, rate = entry.audio, entry.span, self._rate
         assert rate is not None
         if isinstance(audio, str):
             audio = self._located(audio)
         if isinstance(audio, str):
-            address, size = audio, await self._fetched(_size, audio)
+            address, size = audio, await self._fetched(_size, audio) or UNKNOWN_BYTES
             expected = size + (expected_bytes_of_file(size, rate) if span else 0)
             held = await scope.enter_async_context(self._memory.hold(expected))
             audio = await self._fetched(_fetch, address)
-            # Some servers do not tell sizes: what comes is counted, without waiting again.
             expected = expected_bytes(audio, rate) if span else 0
-            held.set(len(audio) + expected)
+            await held.resize(len(audio) + expected)
         elif span:
             held = await scope.enter_async_context(self._memory.hold(expected_bytes(audio, rate)))
         if not span:
