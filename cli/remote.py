@@ -104,9 +104,7 @@ def transcriptions(
     elif not timestamps:
         options["response_format"] = "json"
     sounds = (recording.source() for recording in recordings)
-    for item in client.batch(
-        sounds, task=call.__name__, concurrency=CONCURRENCY, **_typed(options)
-    ):
+    for item in client.batch(sounds, task=call.__name__, concurrency=CONCURRENCY, **options):
         if item.error is not None:
             yield item.index, _as_own(item.error)
         else:
@@ -135,15 +133,11 @@ def completions(
     client: "Client", prompts: Iterable[str], options: Mapping[str, Any]
 ) -> "Iterator[tuple[int, Generated | AntiphonError]]":
     """Each prompt's result as it ends, by its number."""
-    for item in client.batch(prompts, task="generate", concurrency=CONCURRENCY, **_typed(options)):
+    for item in client.batch(prompts, task="generate", concurrency=CONCURRENCY, **options):
         if item.error is not None:
             yield item.index, _as_own(item.error)
         else:
             yield item.index, _generated(item.result)
-
-
-def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _as_own(error: "Exception | ClientError") -> AntiphonError:

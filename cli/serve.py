@@ -12,6 +12,7 @@ from antiphon.cli.arguments import Quiet
 from antiphon.cli.exit_codes import engine_errors
 from antiphon.cli.flags import ENGINE, DataclassFlags, with_flags
 from antiphon.config.logs import logs_to
+from antiphon.serve.settings import Limits
 
 CLOSING_SECONDS = 10.0  # for engines and Ray Serve to close, after open requests have ended
 
@@ -47,24 +48,28 @@ class ServerFlags:
     ] = None
 
 
+def _limit(name: str, meaning: str) -> Any:
+    return typer.Option(help=f"{meaning} [{getattr(Limits(), name):g}]")
+
+
 @dataclass(frozen=True)
 class LimitFlags:
     """Fields of `serve.settings.Limits`."""
 
-    upload_mib: Annotated[float | None, typer.Option(help="Largest request. [25]")] = None
-    audio_seconds: Annotated[float | None, typer.Option(help="Longest recording. [14400]")] = None
-    prompts: Annotated[int | None, typer.Option(help="Most prompts of a request. [256]")] = None
+    upload_mib: Annotated[float | None, _limit("upload_mib", "Largest request.")] = None
+    audio_seconds: Annotated[float | None, _limit("audio_seconds", "Longest recording.")] = None
+    prompts: Annotated[int | None, _limit("prompts", "Most prompts of a request.")] = None
     open_requests: Annotated[
-        int | None, typer.Option(help="At work or waiting in a frontend; more get 429. [1024]")
+        int | None, _limit("open_requests", "At work or waiting in a frontend; more get 429.")
     ] = None
-    request_seconds: Annotated[float | None, typer.Option(help="Deadline of a request. [600]")] = (
-        None
-    )
+    request_seconds: Annotated[
+        float | None, _limit("request_seconds", "Deadline of a request.")
+    ] = None
     idle_seconds: Annotated[
-        float | None, typer.Option(help="Without a byte from or to a client. [60]")
+        float | None, _limit("idle_seconds", "Without a byte from or to a client.")
     ] = None
     drain_seconds: Annotated[
-        float | None, typer.Option(help="For open requests when the server stops. [30]")
+        float | None, _limit("drain_seconds", "For open requests when the server stops.")
     ] = None
 
 

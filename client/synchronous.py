@@ -4,16 +4,19 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import Any, Self, TypeVar
 
 from antiphon.client.asynchronous import AsyncClient
 from antiphon.client.batch import BatchItem, Progress
 from antiphon.client.calls import Messages, Prompt
+from antiphon.client.errors import ClientError
 from antiphon.client.results import Completion, Model, Transcript
 from antiphon.client.sound import Sound
 
 T = TypeVar("T")
+CLOSED = "the client was closed"
 
 
 class Client:
@@ -22,6 +25,8 @@ class Client:
 
     def __init__(self, server: str = "http://127.0.0.1:8000", **options: Any) -> None:
         self._async = AsyncClient(server, **options)
+        # Held while a call is submitted: one behind the loop's end would wait for ever.
+        self._gate, self._closed = threading.Lock(), False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="antiphon-client", daemon=True
@@ -75,13 +80,24 @@ class Client:
         )
 
     def close(self) -> None:
-        """May be called twice."""
-        if self._loop.is_closed():
-            return
-        self._run(self._async.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Calls of other threads end with ClientError, as do later ones. May be called twice."""
+        with self._gate:
+            is_first, self._closed = not self._closed, True
+        if is_first:
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.close()
+        if is_first:
+            self._loop.close()
+
+    async def _end(self) -> None:
+        """Cancels what runs in the loop, and waits for its end."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.get_running_loop().shutdown_asyncgens()
+        await self._async.close()
 
     def __enter__(self) -> Self:
         return self
@@ -90,12 +106,25 @@ class Client:
         self.close()
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
-        future: Future[T] = asyncio.run_coroutine_threadsafe(call, self._loop)
+        """Raises ClientError where nobody would answer, or when the client is closed meanwhile."""
+        future = self._submitted(call)
         try:
             return future.result()
+        except CancelledError:
+            raise ClientError(CLOSED) from None
         except BaseException:  # Ctrl-C too
             future.cancel()
             raise
+
+    def _submitted(self, call: Coroutine[Any, Any, T]) -> "Future[T]":
+        reason = CLOSED
+        with self._gate:
+            if threading.current_thread() is self._thread:
+                reason = "this is the client's own thread: a call would wait for itself"
+            elif not self._closed:
+                return asyncio.run_coroutine_threadsafe(call, self._loop)
+        call.close()
+        raise ClientError(reason)
 
     def _iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         async def following() -> T:
@@ -108,7 +137,7 @@ class Client:
                 except StopAsyncIteration:
                     return
         finally:
-            if not self._loop.is_closed():
+            with suppress(ClientError):  # closed: so are `items`
                 self._run(_closed(items))
 
 

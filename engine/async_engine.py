@@ -162,8 +162,10 @@ class AsyncEngine(SpeechCalls):
         self.check_encode(pooled, object_refs, timeout, **unknown)
         deadline = Deadline(timeout)
         with one_caller():
-            async with deadline.limit():
-                media = await self.run_in_thread(self.encoder_inputs.read, source)
+            async with (
+                deadline.limit(),
+                self.preparation.reading(self.encoder_inputs.begin, source) as media,
+            ):
                 states = await self.requests.encodes.encode(media, pooled)
                 return await put(states) if object_refs else states
 

@@ -9,6 +9,8 @@ from antiphon.inputs.calls.transcription import checked_timeout
 
 GRACE_SECONDS = 0.15  # for the worker to end the request, as its error says more
 
+LEAST_SECONDS = 1e-3  # that a worker is given
+
 
 class Deadline:
     """`timeout` seconds from now; None: never. Raises PromptError for other values."""
@@ -20,10 +22,10 @@ class Deadline:
 
     @property
     def seconds_left(self) -> float | None:
-        """For a request that is sent now: at least a millisecond; None: no limit."""
-        return (
-            None if self._end is None else max(1e-3, self._end - asyncio.get_running_loop().time())
-        )
+        """For a request that is sent now: at least LEAST_SECONDS; None: no limit."""
+        if self._end is None:
+            return None
+        return max(LEAST_SECONDS, self._end - asyncio.get_running_loop().time())
 
     def limit(self) -> AbstractAsyncContextManager[None]:
         """Cancels what is awaited inside soon after the deadline, and raises RequestExpired."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from antiphon.config.errors import RequestError
+from antiphon.engine.deadline import LEAST_SECONDS
 from antiphon.inputs.detokenizer import TextStream
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.scheduler.request import (
@@ -19,8 +20,6 @@ from antiphon.scheduler.request import (
     Trial,
 )
 from antiphon.scheduler.router import Route
-
-LEAST_SECONDS = 1e-3  # that a worker is given
 
 
 @dataclass(eq=False)

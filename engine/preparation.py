@@ -1,30 +1,38 @@
 """From a prompt to what a request carries: read, checked and tokenized in a thread."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 from antiphon.config.errors import EngineDeadError
 from antiphon.config.sampling import SamplingParams
-from antiphon.engine.budget import ByteBudget
+from antiphon.engine.budget import ByteBudget, Hold
 from antiphon.engine.waits import Waits
-from antiphon.inputs.prepared import Prepared
+from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import Prompt
+from antiphon.inputs.unread import Unread
 from antiphon.runtime.threads import DaemonThreads, ThreadsClosed
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Media = TypeVar("Media", EncoderInput, Prepared)
 
-INPUT_BYTES = 2 << 30  # of audio samples in memory for open calls: 9 hours at 16 kHz
+# Of sound, pictures and videos in memory for open calls: 9 hours at 16 kHz, or 85 pictures of a
+# million pixels as Qwen2-VL's encoder takes them.
+INPUT_BYTES = 2 << 30
+# Of media that are read in one go with their prompt, if so much is free at once: two minutes of
+# sound. Every further call of a thread would add to what one caller waits for.
+SMALL_BYTES = 8 << 20
 INPUT_THREADS = 32  # they mostly wait for files
 
 
 class Preparation:
-    """The engine's input threads, and the memory budget of the audio they read."""
+    """The engine's input threads, and the memory budget of the media they read."""
 
     def __init__(self, inputs: InputProcessor) -> None:
         self.inputs = inputs
@@ -56,14 +64,68 @@ class Preparation:
         params: SamplingParams,
         languages: tuple[str | None, str | None],
     ) -> AsyncIterator[Prepared]:
-        """The prompt's parts, ready to submit. The audio counts against the memory budget until the
+        """The prompt's parts, ready to submit. Its media count against the memory budget until the
         scope ends. `languages`: source and target. Raises InputError."""
         if isinstance(prompt, Prepared):
-            async with self.memory.hold(prompt.nbytes):
+            async with self.memory.hold(0 if prompt.held else prompt.nbytes):
                 yield prompt
             return
-        async with self.memory.hold(self.inputs.expected_bytes(prompt)) as held:
-            prepare = self.inputs.prepare
-            prepared = await self.run_in_thread(prepare, prompt, params, *languages)
-            held.set(prepared.nbytes)
+        async with self.reading(self.inputs.begin, prompt, params, *languages) as prepared:
             yield prepared
+
+    @asynccontextmanager
+    async def all_prepared(
+        self,
+        prompts: Sequence[Prompt],
+        params: SamplingParams,
+        languages: tuple[str | None, str | None],
+    ) -> AsyncIterator[list[Prepared]]:
+        """As `prepared`, of several prompts; whoever takes one of them holds no memory for it."""
+
+        def begin() -> list[Prepared | Unread[Prepared]]:
+            return [self.inputs.begin(prompt, params, *languages) for prompt in prompts]
+
+        async with self.memory.hold(0) as held:
+            begun = await self.run_in_thread(begin)
+            ready = [await self._read(one, held) for one in begun]
+            yield [replace(prepared, held=True) for prepared in ready]
+
+    @asynccontextmanager
+    async def reading(
+        self, begin: Callable[P, Media | Unread[Media]], *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncIterator[Media]:
+        """What `begin` gives, its media read. They count against the memory budget until the scope
+        ends."""
+        async with self.memory.hold(0) as held:
+            room = SMALL_BYTES if held.take(SMALL_BYTES) else 0
+            begun = await self.run_in_thread(_read_if_small, partial(begin, *args, **kwargs), room)
+            if isinstance(begun, Unread):
+                held.set(0)
+                yield await self._read(begun, held)
+            else:
+                await held.resize(begun.nbytes)
+                yield begun
+
+    async def _read(self, begun: Media | Unread[Media], held: Hold) -> Media:
+        """Waits for memory before anything large is read: for what is behind an address, then for
+        what the media are expected to take, and where they take more for the rest."""
+        if not isinstance(begun, Unread):
+            return begun
+        others = held.count
+        for address in begun.addresses:
+            await held.resize(others + begun.fetched_bytes + begun.fetching.max_bytes)
+            begun = await self.run_in_thread(begun.fetched, address)
+            held.set(others + begun.fetched_bytes)
+        expected = await self.run_in_thread(begun.expected_bytes)
+        await held.resize(others + begun.fetched_bytes + expected)
+        media = await self.run_in_thread(begun.read)
+        await held.resize(others + media.nbytes)
+        return media
+
+
+def _read_if_small(begin: Callable[[], Media | Unread[Media]], room: int) -> Media | Unread[Media]:
+    """What `begin` gives; its media read if they are expected to take `room` bytes at most."""
+    begun = begin()
+    if isinstance(begun, Unread) and not begun.addresses and begun.expected_bytes() <= room:
+        return begun.read()
+    return begun

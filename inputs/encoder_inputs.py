@@ -11,11 +11,12 @@ from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.inputs.processor import InputProcessor
-from antiphon.inputs.prompts import parse
+from antiphon.inputs.prompts import Part, parse
+from antiphon.inputs.unread import Unread
 
 
 class EncoderInputs:
-    """For one checkpoint. Its method may run in several threads."""
+    """For one checkpoint. Its methods may run in several threads."""
 
     def __init__(self, inputs: InputProcessor) -> None:
         """Raises CheckpointError for an encoder of images that has no image processor."""
@@ -29,30 +30,56 @@ class EncoderInputs:
             )
 
     def is_one(self, sources: Any) -> bool:
-        """Whether this is one source, and not several. What is neither counts as one: `read` says
+        """Whether this is one source, and not several. What is neither counts as one: `begin` says
         what is wrong with it."""
         is_image = self.images is not None and getattr(sources, "ndim", 0) in (2, 3)
         if is_image or is_one_recording(sources):
             return True
         return not isinstance(sources, Iterable) and not hasattr(sources, "__getitem__")
 
-    def read(self, source: Any) -> EncoderInput:
+    def begin(self, source: Any) -> EncoderInput | Unread[EncoderInput]:
         """An image, audio or a text in any form; the last two, and an image that is read with a
-        text, also as a prompt. Raises InputError."""
-        inputs, model = self._inputs, self._inputs.model
-        with foreign_errors_as(PromptError, f"an input of type {type(source).__name__}"):
-            attended = inputs.attended_image
-            if attended is not None and attended.questions is not None:
-                is_prompt = isinstance(source, Mapping)
-                prompt = source if is_prompt else {"multi_modal_data": {"image": source}}
-                return attended.read(parse(prompt, model.family.input))
-            if self.images is not None:
-                return self.images.encoder_input(source)
-            is_prompt = isinstance(source, Mapping) and "multi_modal_data" in source
-            if inputs.audio is not None and not is_prompt:
-                source = {"multi_modal_data": {"audio": source}}
-            parsed = parse(source, model.family.input)
-            return inputs.text_media(parsed) if inputs.audio is None else inputs.audio_media(parsed)
+        text, also as a prompt. Images and audio are left unread: they may need much memory. Raises
+        InputError."""
+        inputs, subject = self._inputs, f"an input of type {type(source).__name__}"
+        with foreign_errors_as(PromptError, subject):
+            if self.images is not None and not self._has_questions:
+                return Unread(
+                    Part(images=(source,)), self._read_image, self._expected_bytes,
+                    inputs.image_limits.fetching,
+                )  # fmt: skip
+            parsed = parse(self._prompt(source), inputs.model.family.input)
+            make = inputs.reader(parsed)
+            if not parsed.encoder.media:
+                return make(parsed.encoder)
+
+        def read(media: Part) -> EncoderInput:
+            with foreign_errors_as(PromptError, subject):
+                return make(media)
+
+        return inputs.unread(parsed.encoder, read)
+
+    @property
+    def _has_questions(self) -> bool:
+        attended = self._inputs.attended_image
+        return attended is not None and attended.questions is not None
+
+    def _prompt(self, source: Any) -> Any:
+        """Of a source that may be a prompt itself."""
+        if self._has_questions:
+            is_prompt = isinstance(source, Mapping)
+            return source if is_prompt else {"multi_modal_data": {"image": source}}
+        is_prompt = isinstance(source, Mapping) and "multi_modal_data" in source
+        is_sound = self._inputs.audio is not None and not is_prompt
+        return {"multi_modal_data": {"audio": source}} if is_sound else source
+
+    def _read_image(self, media: Part) -> EncoderInput:
+        assert self.images is not None
+        return self.images.encoder_input(media.images[0])
+
+    def _expected_bytes(self, media: Part) -> int:
+        assert self.images is not None
+        return self.images.expected_bytes(media.images[0])
 
 
 def check_pooled(model: ModelConfig, pooled: bool) -> None:

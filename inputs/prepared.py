@@ -30,20 +30,27 @@ class EncoderInput:
     shown: int = 0
     keep: bool = True
 
+    @property
+    def nbytes(self) -> int:
+        """Of audio or an image; text counts as none."""
+        return 0 if self.kind == "text" else int(self.payload.nbytes)
+
 
 @dataclass(frozen=True)
 class Prepared:
     """A request's parts, checked. `inputs` is empty for a model without an encoder.
-    `prompt_token_ids` is None while the language of the audio is still to be detected."""
+    `prompt_token_ids` is None while the language of the audio is still to be detected. `held`:
+    somebody else holds its memory against the engine's budget."""
 
     inputs: tuple[EncoderInput, ...]
     prompt_token_ids: list[int] | None
     params: SamplingParams
+    held: bool = False
 
     @property
     def nbytes(self) -> int:
         """Of its audio or images; text counts as none."""
-        return sum(media.payload.nbytes for media in self.inputs if media.kind != "text")
+        return sum(media.nbytes for media in self.inputs)
 
     @property
     def media(self) -> EncoderInput:

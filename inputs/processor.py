@@ -1,8 +1,8 @@
 """From a prompt and its parameters to what the engine schedules, for one checkpoint."""
 
-import hashlib
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from antiphon.families.alignment_heads import alignment_heads
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes, read_sound
 from antiphon.inputs.audio.sound import Sound
-from antiphon.inputs.bounded_text import bounded_ids
 from antiphon.inputs.calls.options import check_token_ids
 from antiphon.inputs.calls.transcription import TranscriptionOptions, check_options
 from antiphon.inputs.chat import ChatFormat, load_template
@@ -23,13 +22,18 @@ from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.attended import AttendedImage
 from antiphon.inputs.images.limits import DEFAULT_LIMITS, ImageLimits
 from antiphon.inputs.images.prompts import ImagePrompts, taken_in_chats
+from antiphon.inputs.keys import content_key
 from antiphon.inputs.plain_speech import clip_tokens, speech_format
 from antiphon.inputs.prepared import EncoderInput, Prepared
-from antiphon.inputs.prompt_ids import attends, check_ids, start_id, with_room
-from antiphon.inputs.prompts import ParsedPrompt, Prompt, parse, sound_of, with_languages
+from antiphon.inputs.prompt_ids import attends, start_id, with_room
+from antiphon.inputs.prompt_texts import PromptTexts
+from antiphon.inputs.prompts import ParsedPrompt, Part, Prompt, parse, with_languages
 from antiphon.inputs.tokenizer import load_tokenizer
 from antiphon.inputs.translation import TranslationFormat, check_languages
+from antiphon.inputs.unread import Unread
 from antiphon.inputs.whisper.format import WhisperFormat
+
+T = TypeVar("T")
 
 
 class InputProcessor:
@@ -61,6 +65,7 @@ class InputProcessor:
         if model.decoder_half is not None or model.family.input == "text":
             self.tokenizer = load_tokenizer(model.path)
             self.translation = TranslationFormat.of(model, self.tokenizer)
+            self.texts = PromptTexts(model, self.tokenizer, self.translation)
         if model.decoder_half is not None:
             self._read_formats()
         warn_of(model, encoder_window)
@@ -68,11 +73,14 @@ class InputProcessor:
     def _read_formats(self) -> None:
         """How prompts and texts of a model that generates look."""
         model = self.model
-        self._start_id = start_id(model) if attends(model) else None
+        begin = start_id(model) if attends(model) else None
         if self.audio is not None:
             self.whisper = speech_format(model, self.audio, self.tokenizer)
         self.images = ImagePrompts.of(model, self.tokenizer, self.image_limits)
         self.attended_image = AttendedImage.of(model, self.tokenizer, self.image_limits)
+        self.texts = PromptTexts(
+            model, self.tokenizer, self.translation, self.whisper, self.images, begin
+        )
         template = load_template(model.path, self.tokenizer)
         most = max(model.max_encoder_len, model.max_decoder_len)  # either half may read a chat
         self.chat = ChatFormat(self.tokenizer, template, most, *taken_in_chats(self.images))
@@ -93,18 +101,52 @@ class InputProcessor:
         names take precedence. Raises InputError (PromptError, AudioError, SamplingError), whatever
         the prompt is made of.
         """
+        begun = self.begin(prompt, params, source_language, target_language)
+        return begun.read() if isinstance(begun, Unread) else begun
+
+    def begin(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        source_language: str | None = None,
+        target_language: str | None = None,
+    ) -> Prepared | Unread[Prepared]:
+        """As `prepare`, but media are left unread: they may need much memory."""
         self.check(params)
-        with foreign_errors_as(PromptError, f"a prompt of type {type(prompt).__name__}"):
+        subject = f"a prompt of type {type(prompt).__name__}"
+        with foreign_errors_as(PromptError, subject):
             parsed = parse(self.chat.plain(prompt), self.model.family.input)
             parsed = with_languages(parsed, source_language, target_language)
             self._check_languages(parsed)
-            if self.images is not None:
-                self.images.check(parsed.encoder)
-                ids, inputs = self.images.place(self._text_prompt(parsed), parsed.encoder)
+            prepare = self._of_media(parsed, params)
+            if not parsed.encoder.media:
+                return prepare(parsed.encoder)
+
+        def read(media: Part) -> Prepared:
+            with foreign_errors_as(PromptError, subject):
+                return prepare(media)
+
+        return self.unread(parsed.encoder, read)
+
+    def _of_media(self, parsed: ParsedPrompt, params: SamplingParams) -> Callable[[Part], Prepared]:
+        """What makes a prompt, whose text is checked, of its media. Raises PromptError."""
+        part, images = parsed.encoder, self.images
+        if images is not None:
+            images.check(part)
+            text = self.texts.of_decoder_alone(parsed)
+            images.check_places(text, part)
+
+            def placed(media: Part) -> Prepared:
+                ids, inputs = images.place(text, media)
                 return Prepared(inputs, with_room(ids, self.model), params)
-            if self.model.encoder is None:
-                return Prepared((), self._text_prompt(parsed), params)
-            return Prepared((self._media(parsed),), self._decoder_prompt(parsed), params)
+
+            return placed
+        if self.model.encoder is None:
+            ids: list[int] | None = self.texts.of_decoder_alone(parsed)
+            return lambda _: Prepared((), ids, params)
+        read = self.reader(parsed)
+        ids = self.texts.of_decoder(parsed)
+        return lambda media: Prepared((read(media),), ids, params)
 
     def _check_languages(self, parsed: ParsedPrompt) -> None:
         names = parsed.named_languages
@@ -115,22 +157,44 @@ class InputProcessor:
             )
         check_languages(parsed, self.translation, self.model.architecture)
 
-    def _media(self, parsed: ParsedPrompt) -> EncoderInput:
-        """What the decoder attends to."""
+    def reader(self, parsed: ParsedPrompt) -> Callable[[Part], EncoderInput]:
+        """What makes of a prompt's media what the decoder attends to. Raises PromptError for a
+        prompt that the encoder can't take."""
         if self.attended_image is not None:
-            return self.attended_image.read(parsed)
-        return self.text_media(parsed) if self.audio is None else self.audio_media(parsed)
-
-    def audio_media(self, parsed: ParsedPrompt) -> EncoderInput:
-        """The clip of a prompt for an audio encoder. Raises PromptError or AudioError."""
-        assert self.audio is not None
+            self.attended_image.check(parsed.encoder)
+            return self.attended_image.read
+        if self.audio is None:
+            ids = self.texts.of_encoder(parsed)
+            text = EncoderInput(self.key("text", ids), "text", len(ids), ids)
+            return lambda _: text
         part = parsed.encoder
         if part.audio is None or part.images or part.videos:
             raise PromptError(
                 "this model listens: give 'multi_modal_data': "
                 "{'audio': path, bytes or (samples, rate)}"
             )
-        samples = self.read_sound(parsed.encoder.audio).samples
+        return self._read_clip
+
+    def unread(self, media: Part, read: Callable[[Part], T]) -> Unread[T]:
+        """Of a checked prompt."""
+        return Unread(media, read, self._expected_bytes, self.image_limits.fetching)
+
+    def _expected_bytes(self, media: Part) -> int:
+        if self.audio is not None:
+            return expected_bytes(media.audio, self.audio.sampling_rate)
+        reader = self.images or self.attended_image
+        assert reader is not None
+        return reader.expected_bytes(media)
+
+    def key(self, kind: str, content: np.ndarray) -> str:
+        return content_key(self._salt, kind, content)
+
+    # ------------------------------------------------------------------ audio
+
+    def _read_clip(self, media: Part) -> EncoderInput:
+        """Raises PromptError or AudioError."""
+        assert self.audio is not None
+        samples = self.read_sound(media.audio).samples
         if len(samples) > self.audio.window:
             raise PromptError(
                 f"{len(samples) / self.audio.sampling_rate:.1f} s of audio are over the model's "
@@ -138,82 +202,6 @@ class InputProcessor:
                 "recordings at quiet places"
             )
         return self.clip(samples)
-
-    def text_media(self, parsed: ParsedPrompt) -> EncoderInput:
-        """The text of a prompt for a text encoder. Raises PromptError."""
-        part, limit = parsed.encoder, self.model.max_encoder_len
-        if part.media:
-            raise PromptError(f"{self.model.architecture} reads text: it takes no {part.media}")
-        if not part.has_tokens:
-            raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
-        ids = self._encoder_ids(parsed) if part.token_ids is None else list(part.token_ids)
-        assert self.model.encoder is not None
-        check_ids(ids, "the encoder prompt", self.model.encoder.vocab_size)
-        if len(ids) > limit:
-            raise PromptError(
-                f"{len(ids)} tokens of text are over the encoder's {limit}: shorten or split it"
-            )
-        array = np.array(ids, np.int32)
-        return EncoderInput(self.key("text", array), "text", len(ids), array)
-
-    def _encoder_ids(self, parsed: ParsedPrompt) -> list[int]:
-        """Token ids of the encoder's text, in the languages that the prompt names."""
-        translation, text = self.translation, parsed.encoder.text or ""
-        source, target = parsed.source_language, parsed.target_language
-        if translation is not None and translation.marks_text and target is not None:
-            text = translation.marked(text, target)
-        ids = bounded_ids(self.tokenizer, text, self.model.max_encoder_len)
-        if translation is None or source is None:
-            return ids
-        return translation.source_ids(ids, source)
-
-    def _decoder_prompt(self, parsed: ParsedPrompt) -> list[int] | None:
-        part, translation, target = parsed.decoder, self.translation, parsed.target_language
-        start, most = self._start_id, self.model.max_decoder_len
-        assert start is not None
-        if translation is not None and target is not None and not translation.marks_text:
-            return translation.decoder_prompt(start, target)
-        if not part.has_tokens:
-            return None if self.whisper is not None else [start]
-        ids = (
-            bounded_ids(self.tokenizer, part.text or "", most, add_special_tokens=False)
-            if part.token_ids is None
-            else list(part.token_ids)
-        )
-        earlier_text = None if self.whisper is None else self.whisper.previous_id
-        if not ids or not (self.model.decoder.any_start or ids[0] in (start, earlier_text)):
-            ids = [start, *ids]
-        return with_room(ids, self.model)
-
-    def _text_prompt(self, parsed: ParsedPrompt) -> list[int]:
-        """The prompt of a decoder without an encoder, with the tokenizer's special tokens; ids as
-        they are given."""
-        part = parsed.decoder
-        if not part.has_tokens:
-            raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
-        if part.token_ids is not None:
-            return with_room(list(part.token_ids), self.model)
-        text = (part.text or "") if self.images is None else self.images.begun(part.text or "")
-        return with_room(bounded_ids(self.tokenizer, text, self.model.max_decoder_len), self.model)
-
-    def key(self, kind: str, content: np.ndarray) -> str:
-        # Processors have instructions for SHA-256: it takes half the time of other digests.
-        digest = hashlib.sha256(self._salt)
-        digest.update(kind.encode())
-        digest.update(np.ascontiguousarray(content).data)
-        return digest.hexdigest()[:32]
-
-    # ------------------------------------------------------------------ audio
-
-    def expected_bytes(self, prompt: Prompt) -> int:
-        """An estimate of the memory that the samples of `prompt` will take, before it is read. 0
-        for a prompt without audio."""
-        if self.audio is None:
-            return 0
-        try:
-            return expected_bytes(sound_of(prompt), self.audio.sampling_rate)
-        except Exception:  # a caller's own mapping may raise anything; `prepare` reports it
-            return 0
 
     def read_sound(self, source: AudioInput) -> Sound:
         """A whole recording in any form, at the model's rate. Raises AudioError."""

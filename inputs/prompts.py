@@ -79,18 +79,6 @@ def parse(prompt: Prompt, encoder_input: str | None) -> ParsedPrompt:
     return ParsedPrompt(media, Part(part.text, part.token_ids))
 
 
-def sound_of(prompt: Any) -> Any:
-    """The audio in a prompt, as the caller gave it; None for a prompt without, or of a wrong form.
-
-    It touches nothing else, because what can be read only once is for `parse` to read.
-    """
-    if not isinstance(prompt, Mapping):
-        return None
-    single = prompt.get("encoder_prompt", prompt)
-    media = single.get("multi_modal_data") if isinstance(single, Mapping) else None
-    return media.get("audio") if isinstance(media, Mapping) else None
-
-
 def with_languages(parsed: ParsedPrompt, source: Any, target: Any) -> ParsedPrompt:
     """`parsed` with these languages where it names none itself."""
     if source is None and target is None:

@@ -2,15 +2,20 @@
 through the model once."""
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from antiphon.config.errors import ConfigurationError, InputError, ManifestError, describe
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.audio.forms import load_audio
 from antiphon.inputs.prompt_ids import attends
-from antiphon.jobs.entries import decode
+from antiphon.jobs.entries import Defaults, decode, entry_of_line
 from antiphon.jobs.line_set import LineSet
-from antiphon.jobs.manifest import Manifest
+from antiphon.jobs.manifest import Line, Manifest
+from antiphon.jobs.recordings import fetch, located, part
 
 MAX_NEW_TOKENS = 64  # that the model writes to an input, to calibrate its decoder with
 RATE = 16000
@@ -22,7 +27,6 @@ NEEDED = {
     "text": ("text",),
     None: ("text",),
 }
-OTHER_NAMES = {"audio_filepath": "audio", "path": "audio", "prompt": "text"}
 PLACEHOLDERS = ("image_token_id", "video_token_id")  # of pictures that must stand behind them
 WHOLE_FILES = ("audio", "image")
 
@@ -50,7 +54,8 @@ def read_lines(data: str, reads: str | None, limit: int) -> list[dict[str, Any]]
                 f"{data} is a folder, and this model reads {' and '.join(needed)}: give JSON lines"
             )
         files = sorted(file for file in path.iterdir() if file.is_file())
-        lines = [{needed[0]: str(file)} for file in files[:limit]]
+        whole = {"span": None} if needed == ("audio",) else {}
+        lines = [{needed[0]: file, **whole} for file in files[:limit]]
     else:
         lines = _of_manifest(data, needed, limit)
     if not lines:
@@ -59,22 +64,37 @@ def read_lines(data: str, reads: str | None, limit: int) -> list[dict[str, Any]]
 
 
 def _of_manifest(data: str, needed: tuple[str, ...], limit: int) -> list[dict[str, Any]]:
-    lines = []
+    lines: list[dict[str, Any]] = []
     with Manifest(data) as manifest:
         for line in manifest.lines(LineSet()):
-            content = {OTHER_NAMES.get(name, name): value for name, value in decode(line).items()}
-            if absent := [name for name in needed if not isinstance(content.get(name), str)]:
-                raise ManifestError(
-                    f"line {line.number} of {data} has no {' and no '.join(map(repr, absent))}, "
-                    "which this model reads"
-                )
-            for name in WHOLE_FILES:
-                if name in needed:
-                    content[name] = str(Path(manifest.folder, content[name]))
-            lines.append({name: content[name] for name in needed})
             if len(lines) == limit:
                 break
+            try:
+                lines.append(_content(line, needed, manifest.folder))
+            except InputError as error:
+                raise ManifestError(f"line {line.number} of {data}: {error}") from None
     return lines
+
+
+def _content(line: Line, needed: tuple[str, ...], folder: str) -> dict[str, Any]:
+    """What the model reads of a line. Raises InputError."""
+    if "image" not in needed:
+        entry = entry_of_line(line, Defaults(speech="audio" in needed))
+        if "audio" not in needed:
+            return {"text": entry.prompt}
+        return {"audio": located(entry.audio, folder), "span": entry.span}
+    content = decode(line)
+    if content.get("prompt") is not None:
+        content["text"] = content["prompt"]
+    if absent := [name for name in needed if not isinstance(content.get(name), str)]:
+        raise ManifestError(f"no {' and no '.join(map(repr, absent))}, which this model reads")
+    return {name: content[name] for name in needed} | {"image": located(content["image"], folder)}
+
+
+def _samples(audio: Path | str, span: tuple[float, float | None] | None) -> np.ndarray:
+    """Of a file or an address, whole or in part."""
+    content = audio if isinstance(audio, Path) else fetch(audio)
+    return load_audio(content, RATE) if span is None else part(content, RATE, *span)
 
 
 class Samples:
@@ -102,10 +122,8 @@ class Samples:
 
     def _inputs(self, line: dict[str, Any]) -> dict[str, Any]:
         if "audio" in line:
-            from antiphon.inputs.audio.files import read_file
-
-            sound = read_file(line["audio"], line["audio"], RATE)
-            inputs = self.processor(sound.samples, sampling_rate=RATE, return_tensors="pt")
+            sound = _samples(line["audio"], line["span"])
+            inputs = self.processor(sound, sampling_rate=RATE, return_tensors="pt")
         elif "image" not in line:
             inputs = self.processor(line["text"], return_tensors="pt")
             inputs.pop("token_type_ids", None)
@@ -120,7 +138,8 @@ class Samples:
     def _of_picture(self, line: dict[str, Any]) -> Any:
         from PIL import Image
 
-        with Image.open(line["image"]) as file:
+        image = line["image"]
+        with Image.open(image if isinstance(image, Path) else BytesIO(fetch(image))) as file:
             picture = file.convert("RGB")
         if "text" not in line:
             return self.processor(picture, return_tensors="pt")

@@ -1,8 +1,10 @@
 """The output folder in an object store, or on any other file system of fsspec."""
 
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO, Any
 
 from antiphon.jobs.storage import PRIVATE, is_whole
@@ -33,11 +35,15 @@ class ObjectFolder:
         return self._files.open(self._at(name), "rb")
 
     def write(self, name: str, writing: Callable[[IO[bytes]], object]) -> None:
-        """An object appears when its file is closed."""
+        """By a file of this machine: one that is open in a store appears there when it is closed,
+        also if `writing` has failed."""
         path = self._at(name)
         self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        with self._files.open(path, "wb") as file:
-            writing(file)
+        with tempfile.TemporaryDirectory(prefix="antiphon-") as folder:
+            local = Path(folder, "whole")
+            with local.open("wb") as file:
+                writing(file)
+            self._files.put_file(str(local), path)
 
     def remove(self, name: str) -> None:
         self._files.rm_file(self._at(name))

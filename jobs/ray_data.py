@@ -1,10 +1,10 @@
-"""Speech recognition and text generation as a stage of Ray Data, with the names of `ray.data.llm`.
+"""Speech recognition and text generation as a stage of Ray Data, with the names of `ray.data.llm`:
 
 from antiphon.jobs.ray_data import AntiphonEngineProcessorConfig, build_processor
 
-config = AntiphonEngineProcessorConfig(model_source="openai/whisper-small",
-concurrency=4) processor = build_processor(config, preprocess=lambda row: {"audio":
-row["path"]}) dataset = processor(ray.data.read_parquet("s3://bucket/calls"))
+config = AntiphonEngineProcessorConfig(model_source="openai/whisper-small", concurrency=4)
+processor = build_processor(config, preprocess=lambda row: {"audio": row["path"]})
+dataset = processor(ray.data.read_parquet("s3://bucket/calls"))
 """
 
 import asyncio

@@ -10,7 +10,7 @@ from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.loop_thread import LoopThread
 from antiphon.jobs.entries import Entry
 from antiphon.jobs.records import Record
-from antiphon.jobs.work import Work
+from antiphon.jobs.work import Work, fetching_threads
 
 ATTEMPTS = 3  # of an entry whose engine dies: it or another one may be the cause
 
@@ -34,6 +34,7 @@ class RestartingEngine:
     ) -> None:
         self._started, self._on_failure = started, on_failure
         self._thread = LoopThread()
+        self._fetching = fetching_threads()  # of one engine after the other
         self._starts = self._dead = 0  # of engines: the last one, and the last one that has died
         self._alone = asyncio.Lock()
         self._suspects = 0  # entries whose engine has died, that are to be tried alone
@@ -44,7 +45,8 @@ class RestartingEngine:
         engine = self._thread.run(self._started())
         audio = engine.inputs.audio
         self._engine, self.speech = engine, audio is not None
-        self._work = Work(engine, audio.sampling_rate if audio else None)
+        rate = audio.sampling_rate if audio else None
+        self._work = Work(engine, rate, threads=self._fetching)
         self._starts += 1
 
     async def perform(self, entry: Entry) -> Record:

@@ -1,8 +1,18 @@
 """The FastAPI application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import logging
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -16,6 +26,8 @@ from antiphon.serve.routes import audio, chat, completions, page, realtime, serv
 from antiphon.serve.service import OpenEngine, Service
 from antiphon.serve.settings import ServerSettings
 from antiphon.serve.traces import Traces, otlp_exporter
+
+logger = logging.getLogger(__name__)
 
 ROUTERS = (
     audio.router,
@@ -47,12 +59,11 @@ def make_app(
     async def life(app: FastAPI) -> AsyncIterator[None]:
         try:
             async with service:
-                tasks = [asyncio.create_task(keep_noting(service))] if sinks else []
+                works = [keep_noting(service)] if sinks else []
                 if stop is not None:
-                    tasks.append(asyncio.create_task(_drain_after(stop, service)))
-                yield
-                for task in tasks:
-                    task.cancel()
+                    works.append(_drain_after(stop, service))
+                async with _together(works):
+                    yield
         finally:
             if traces is not None:
                 traces.close()
@@ -82,6 +93,22 @@ def make_app(
     return app
 
 
+@asynccontextmanager
+async def _together(works: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Runs `works` until the end of the scope, however it ends."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _drain_after(stop: Callable[[], Awaitable[None]], service: Service) -> None:
-    await stop()
-    service.begin_to_drain()
+    try:
+        await stop()
+    except Exception:
+        logger.exception("the server was not told when to stop: it takes requests until its end")
+    else:
+        service.begin_to_drain()

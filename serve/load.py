@@ -1,11 +1,14 @@
 """What the pools of each model have to do, for people to see."""
 
 import asyncio
+import logging
 from typing import Any
 
 from antiphon.config.errors import AntiphonError
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.service import Service
+
+logger = logging.getLogger(__name__)
 
 NOTING_SECONDS = 5.0
 STATS_SECONDS = 2.0  # for busy workers to answer
@@ -42,10 +45,14 @@ async def _note_workers(service: Service) -> None:
 
 
 async def keep_noting(service: Service) -> None:
-    """For ever: notes the workers' counters, for sinks that nobody asks for them."""
+    """For ever: notes the workers' counters, for sinks that nobody asks for them. A reading that
+    fails is not the last one."""
     while True:
         await asyncio.sleep(NOTING_SECONDS)
-        await note_workers(service)
+        try:
+            await note_workers(service)
+        except Exception:  # of a sink, whatever it is
+            logger.exception("the workers' counters could not be noted")
 
 
 async def load_of(service: Service) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import io
 import os
 from array import array
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from antiphon.inputs.foreign_errors import foreign_errors_as
 AudioInput = Any
 
 EXPANSION = 24  # 16 kHz float32 samples are this many times larger than speech in 24 kbit/s Opus
+UNKNOWN_BYTES = 1 << 20  # of a stream that does not tell its size: some minutes of speech
+SAMPLE_BYTES = np.dtype(np.float32).itemsize
 RATE_KEYS = ("sampling_rate", "sample_rate", "rate")
 SAMPLE_KEYS = ("array", "raw", "waveform")
 FORMS = (
@@ -48,20 +51,61 @@ def read_sound(source: AudioInput, rate: int) -> Sound:
 def expected_bytes(source: AudioInput, rate: int) -> int:
     """An estimate of the memory that the samples of `source` will take, before anything is read.
 
-    0 where nothing is known: reading will report what is wrong with the source.
+    0 for what is no audio: reading will report what is wrong with the source.
     """
     try:
-        if isinstance(source, (str, os.PathLike)):
-            return expected_bytes_of_file(Path(source).expanduser().stat().st_size, rate)
-    except (OSError, ValueError):
-        return 0
-    if isinstance(source, (bytes, bytearray)):
-        return expected_bytes_of_file(len(source), rate)
-    samples = source[0] if isinstance(source, tuple) and source else source
-    try:
-        return min(_longest_bytes(rate), int(getattr(samples, "nbytes", 0)))
+        return min(_longest_bytes(rate), _expected(source, rate))
     except Exception:  # a caller's own object may raise anything; a sparse tensor does
         return 0
+
+
+def _expected(source: AudioInput, rate: int) -> int:
+    """As `expected_bytes`, for the forms that `_read` knows. May raise anything."""
+    if isinstance(source, (str, os.PathLike)):
+        return expected_bytes_of_file(Path(source).expanduser().stat().st_size, rate)
+    if isinstance(source, (bytes, bytearray)) or _is_file(source):
+        return expected_bytes_of_file(len(source), rate)
+    if isinstance(source, Mapping):
+        if (samples := _samples_in(source)) is not None:
+            rates = (source[key] for key in RATE_KEYS if source.get(key) is not None)
+            return _bytes_of(samples, next(rates), rate)
+        return _expected(source["path"] if source.get("bytes") is None else source["bytes"], rate)
+    if isinstance(source, (tuple, list)) and _is_pair(source):
+        first, second = source
+        samples, its_rate = (second, first) if _is_number(first) else (first, second)
+        return _bytes_of(samples, its_rate, rate)
+    if callable(getattr(source, "get_all_samples", None)):  # torchcodec's AudioDecoder
+        return int(source.metadata.duration_seconds * rate) * SAMPLE_BYTES
+    if hasattr(source, "sample_rate") and hasattr(source, "data"):  # torchcodec's AudioSamples
+        return _bytes_of(source.data, source.sample_rate, rate)
+    if callable(getattr(source, "read", None)):
+        if hasattr(source, "nbytes"):  # it knows what its samples will take
+            return int(source.nbytes)
+        return expected_bytes_of_file(_size_of_stream(source), rate)
+    return _bytes_of(source, rate, rate)
+
+
+def _bytes_of(samples: Any, samples_rate: Any, rate: int) -> int:
+    """Of samples [n] or of several channels, which become one, at another rate."""
+    shape = samples.shape if hasattr(samples, "shape") else (len(samples), *_inner(samples))
+    count = prod(shape) // (min(shape) if len(shape) > 1 else 1)
+    return int(count * rate / samples_rate) * SAMPLE_BYTES
+
+
+def _inner(samples: Any) -> tuple[int, ...]:
+    """The length of the lists in a list of lists."""
+    return (len(samples[0]),) if len(samples) and hasattr(samples[0], "__len__") else ()
+
+
+def _size_of_stream(file: Any) -> int:
+    """In bytes, of an open file."""
+    if not file.seekable():
+        return UNKNOWN_BYTES
+    place = file.tell()
+    try:
+        return int(file.seek(0, io.SEEK_END))
+    finally:
+        file.seek(place)
 
 
 def expected_bytes_of_file(size: int, rate: int) -> int:
@@ -70,7 +114,7 @@ def expected_bytes_of_file(size: int, rate: int) -> int:
 
 
 def _longest_bytes(rate: int) -> int:
-    return MAX_SECONDS * rate * np.dtype(np.float32).itemsize
+    return MAX_SECONDS * rate * SAMPLE_BYTES
 
 
 def _read(source: AudioInput, rate: int) -> Sound:
@@ -79,7 +123,7 @@ def _read(source: AudioInput, rate: int) -> Sound:
     if isinstance(source, (bytes, bytearray)):
         return _read_bytes(source, rate)
     if isinstance(source, memoryview):
-        is_file = source.itemsize == 1 and source.ndim == 1
+        is_file = _is_file(source)
         return _read_bytes(source, rate) if is_file else Sound(read_array(source, rate, rate))
     if isinstance(source, Mapping):
         return _read_mapping(source, rate)
@@ -99,6 +143,11 @@ def _read(source: AudioInput, rate: int) -> Sound:
 
 
 # ---------------------------------------------------------------------- files
+
+
+def _is_file(source: Any) -> bool:
+    """Whether `source` is a view of a file's bytes, and not of samples."""
+    return isinstance(source, memoryview) and source.itemsize == 1 and source.ndim == 1
 
 
 def _read_path(source: str | os.PathLike[Any], rate: int) -> Sound:
@@ -150,10 +199,13 @@ def _read_stream(file: Any, rate: int) -> Sound:
 # ---------------------------------------------------------------------- samples
 
 
+def _samples_in(source: Mapping[Any, Any]) -> Any:
+    return next((source[key] for key in SAMPLE_KEYS if source.get(key) is not None), None)
+
+
 def _read_mapping(source: Mapping[Any, Any], rate: int) -> Sound:
     """Reads a row of Hugging Face's datasets, or what its pipelines take."""
-    samples = next((source[key] for key in SAMPLE_KEYS if source.get(key) is not None), None)
-    if samples is not None:
+    if (samples := _samples_in(source)) is not None:
         for key in RATE_KEYS:
             if source.get(key) is not None:
                 return Sound(read_array(samples, source[key], rate))

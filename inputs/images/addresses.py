@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+from dataclasses import dataclass
+from typing import Any
 
 from antiphon.config.errors import ImageError, VideoError
 from antiphon.inputs.images.limits import Fetching
@@ -11,6 +13,24 @@ SCHEMES = ("data:", "https://", "http://")
 LONGEST_SCHEME = 16  # letters, "://" with them: what has it further behind is a path
 
 
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What is behind an address or a data URI; `name`: what to call it."""
+
+    content: bytes
+    name: str
+
+
+def is_fetched(source: Any) -> bool:
+    """Whether `source` is an address, whose content must be fetched before anything is known."""
+    return isinstance(source, str) and source[:LONGEST_SCHEME].lower().startswith(SCHEMES[1:])
+
+
+def fetched(address: str, fetching: Fetching) -> Content:
+    """Raises ImageError."""
+    return Content(fetch(address, fetching), "the file behind the address")
+
+
 def is_address(text: str) -> bool:
     """Whether it is of a scheme that is read, in letters of any case, and so never a path."""
     return text[:LONGEST_SCHEME].lower().startswith(SCHEMES)
@@ -18,16 +38,16 @@ def is_address(text: str) -> bool:
 
 def content_of(
     text: str, fetching: Fetching, example: str, error: type[ImageError | VideoError]
-) -> tuple[bytes, str] | None:
-    """What is behind a data URI or an address, and what to call it; None for a path. `example`: the
-    type that a data URI has. Raises `error`, and ImageError for what can't be fetched."""
+) -> Content | None:
+    """What is behind a data URI or an address; None for a path. `example`: the type that a data URI
+    has. Raises `error`, and ImageError for what can't be fetched."""
     begin = text[:LONGEST_SCHEME].lower()
     if begin.startswith("data:"):
-        return _decoded(text, example, error), "the data URI"
+        return Content(_decoded(text, example, error), "the data URI")
     if begin.startswith("file://"):
         raise error("file:// addresses are not read: give the path")
     if "://" in begin:
-        return fetch(text, fetching), "the file behind the address"
+        return fetched(text, fetching)
     return None
 
 

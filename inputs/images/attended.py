@@ -12,7 +12,7 @@ from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.images.questions import Questions
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.inputs.prompt_ids import attends
-from antiphon.inputs.prompts import ParsedPrompt
+from antiphon.inputs.prompts import Part
 
 
 def attends_to_an_image(model: ModelConfig) -> bool:
@@ -43,27 +43,34 @@ class AttendedImage:
             questions = Questions.of(model, tokenizer, processor.of_checkpoint)
         return cls(processor, questions, model.max_encoder_len)
 
-    def read(self, parsed: ParsedPrompt) -> EncoderInput:
-        """Raises PromptError for another number of images than one, other media or a text that is
-        too long or not read, and ImageError for an image that cannot be read."""
-        part = parsed.encoder
+    def check(self, part: Part) -> None:
+        """Raises PromptError for another number of images than one, other media, or a text that is
+        not read."""
         if part.media != "images" or len(part.images) != 1 or part.videos:
             content = f"{len(part.images)} images" if part.media in ("images", "") else part.media
             raise PromptError(
                 "this model reads one image in each prompt: give 'multi_modal_data': "
                 f"{{'image': a PIL image, an array, a path or bytes}}, not {content}"
             )
-        if self.questions is not None:
-            text = self.questions.ids(part)
-            read = self.processor.encoder_input(part.images[0], text=text)
-            if read.num_tokens > self.most_tokens:
-                raise PromptError(
-                    f"{len(text)} tokens of text behind {read.num_tokens - len(text)} of the image "
-                    f"are over the encoder's {self.most_tokens}: shorten the text"
-                )
-            return read
-        if part.has_tokens:
+        if self.questions is None and part.has_tokens:
             raise PromptError(
                 "the encoder of this model reads an image alone: text belongs to 'decoder_prompt'"
             )
-        return self.processor.encoder_input(part.images[0])
+
+    def expected_bytes(self, part: Part) -> int:
+        """An estimate of what `read` takes. Raises anything for what is no image."""
+        return self.processor.expected_bytes(part.images[0])
+
+    def read(self, part: Part) -> EncoderInput:
+        """Of a part that is checked. Raises PromptError for a text that is too long, and ImageError
+        for an image that cannot be read."""
+        if self.questions is None:
+            return self.processor.encoder_input(part.images[0])
+        text = self.questions.ids(part)
+        read = self.processor.encoder_input(part.images[0], text=text)
+        if read.num_tokens > self.most_tokens:
+            raise PromptError(
+                f"{len(text)} tokens of text behind {read.num_tokens - len(text)} of the image "
+                f"are over the encoder's {self.most_tokens}: shorten the text"
+            )
+        return read

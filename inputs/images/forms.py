@@ -10,7 +10,7 @@ import numpy as np
 
 from antiphon.config.errors import ImageError
 from antiphon.inputs.foreign_errors import foreign_errors_as
-from antiphon.inputs.images.addresses import content_of
+from antiphon.inputs.images.addresses import Content, content_of
 from antiphon.inputs.images.arrays import read_array
 from antiphon.inputs.images.limits import MAX_FILE_BYTES, MAX_PIXELS, NOTHING_FETCHED, Fetching
 
@@ -43,6 +43,8 @@ def _read(source: ImageInput, fetching: Fetching) -> "Image":
         return _in_colors(source)
     if isinstance(source, str):
         return _read_text(source, fetching)
+    if isinstance(source, Content):
+        return _read_bytes(source.content, source.name)
     if isinstance(source, os.PathLike):
         return _read_path(Path(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -62,7 +64,7 @@ def _read(source: ImageInput, fetching: Fetching) -> "Image":
 
 def _read_text(text: str, fetching: Fetching) -> "Image":
     if (content := content_of(text, fetching, "image/png", ImageError)) is not None:
-        return _read_bytes(*content)
+        return _read_bytes(content.content, content.name)
     return _read_path(Path(text).expanduser())
 
 
@@ -94,7 +96,7 @@ def _read_bytes(content: bytes, name: str) -> "Image":
     if len(content) > MAX_FILE_BYTES:
         raise ImageError(f"{name}: over the limit of {MAX_FILE_BYTES} bytes")
     try:
-        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+        with Image.open(io.BytesIO(content), formats=formats()) as image:
             _check_pixels(image, name)
             image.load()
             return _in_colors(image)
@@ -106,7 +108,7 @@ def _read_bytes(content: bytes, name: str) -> "Image":
         raise ImageError(f"{name}: the image is broken or cut off ({error})") from error
 
 
-def _formats() -> list[str]:
+def formats() -> list[str]:
     """All that Pillow reads, but for EPS: that is a program, which Ghostscript would run."""
     from PIL import Image
 

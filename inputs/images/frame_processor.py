@@ -4,6 +4,7 @@ transformers has a video processor for torchvision alone. Here frames go through
 image processor, stretched to a tile before, as its video processor does it.
 """
 
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -13,16 +14,24 @@ from antiphon.config.errors import VideoError
 from antiphon.families.image_halves import ImageShape, VitHalf
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
-from antiphon.inputs.images.pixels import Pixels
+from antiphon.inputs.images.pixels import FLOAT, Pixels
+from antiphon.inputs.images.rendering import CHANNELS as COLORS
+from antiphon.inputs.images.sizes import decoded_bytes, most_bytes
 from antiphon.inputs.images.video_processor import (
     UNUSABLE,
     check_tokens,
-    key,
     settings_of,
     stated,
     unusable,
 )
-from antiphon.inputs.images.videos import FrameSampling, VideoInput, read_video
+from antiphon.inputs.images.videos import (
+    MAX_VIDEO_PIXELS,
+    FrameSampling,
+    VideoInput,
+    measured,
+    read_video,
+)
+from antiphon.inputs.keys import content_key
 from antiphon.inputs.prepared import EncoderInput
 
 MOST_FRAMES = 32  # as many as the model was trained for
@@ -68,4 +77,14 @@ class FrameProcessor(NamedTuple):
             made = self.image_processor(images=images, return_tensors="np")
             values = np.asarray(made["pixel_values"], np.float32)[:-1]
             packed = Pixels(shape, values.reshape(shape.pixels)).packed()
-        return EncoderInput(key(self.salt, packed), "image", count, packed, position)
+        return EncoderInput(
+            content_key(self.salt, "image", packed), "image", count, packed, position
+        )
+
+    def expected_bytes(self, source: VideoInput) -> int:
+        """As `ImageProcessor.expected_bytes`, of a video."""
+        if (video := measured(source, self.sampling)) is None:
+            return COLORS * MAX_VIDEO_PIXELS + most_bytes(self.half)
+        frames, size = video
+        made = self.half.channels * frames * prod(self.half.image_size)
+        return decoded_bytes(size, frames) + FLOAT.itemsize * made

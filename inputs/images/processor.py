@@ -1,9 +1,9 @@
 """From images to what an encoder takes, by the checkpoint's own image processor."""
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,12 @@ from antiphon.families.image_halves import ImageHalf, ImageShape
 from antiphon.families.mllama_half import MllamaVisionHalf
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.forms import ImageInput, read_image
-from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
-from antiphon.inputs.images.pixels import NO_TEXT, Pixels, is_smaller
+from antiphon.inputs.images.limits import MAX_PIXELS, NOTHING_FETCHED, Fetching
+from antiphon.inputs.images.pixels import FLOAT, NO_TEXT, Pixels, is_smaller
+from antiphon.inputs.images.rendering import CHANNELS
+from antiphon.inputs.images.sizes import decoded_bytes, most_bytes, size_of
 from antiphon.inputs.images.views import Views
+from antiphon.inputs.keys import content_key
 from antiphon.inputs.prepared import EncoderInput
 
 if TYPE_CHECKING:
@@ -53,6 +56,9 @@ class ImageProcessor:
         self.of_checkpoint = _of_checkpoint(folder) if processor is None else processor
         self._half, self._fetching, self._settings = half, fetching, settings
         self._always_there = resizing == "device"  # also pictures that then travel larger
+        self._rules = None
+        if not isinstance(half, MllamaVisionHalf):
+            self._rules = Views.of(self.of_checkpoint, self._settings)
         self._views = self._views_on(resizing)
         on_device = "" if self._views is None else "|device"
         self._salt = f"{folder}|{self.of_checkpoint.to_dict()}{on_device}".encode()
@@ -77,9 +83,24 @@ class ImageProcessor:
             rows = self._half.rows(pixels.shape) + len(text)
             pixels = replace(pixels, text=text)
         packed = pixels.packed()
-        digest = hashlib.sha256(self._salt)
-        digest.update(packed.data)
-        return EncoderInput(digest.hexdigest()[:32], "image", rows, packed, position)
+        key = content_key(self._salt, "image", packed)
+        return EncoderInput(key, "image", rows, packed, position)
+
+    def expected_bytes(self, source: ImageInput, alone: bool = True) -> int:
+        """An estimate of what `encoder_input` takes: the image as 8-bit colors, and what is made of
+        it. Raises anything for what is no image."""
+        size = size_of(source)
+        if size is None:
+            return CHANNELS * MAX_PIXELS + most_bytes(self._half)
+        if prod(size) > MAX_PIXELS:
+            return 0  # it will be refused
+        picture = decoded_bytes(size)
+        rendering = None if self._rules is None else self._rules.rendering(size, alone)
+        if rendering is None:
+            return picture + most_bytes(self._half)
+        is_sent = self._views is not None and self._views.of_picture(size, alone) is not None
+        made = FLOAT.itemsize * prod(rendering.shape)
+        return picture + (min(made, picture) if is_sent and not self._always_there else made)
 
     def _made(self, image: "Image", alone: bool) -> tuple[ImageShape, np.ndarray]:
         """By transformers' processor."""
@@ -105,9 +126,8 @@ class ImageProcessor:
         """None where pictures are resized here."""
         if resizing == "host":
             return None
-        views = Views.of(self.of_checkpoint, self._settings)
-        reason = "the rules of its image processor are not known"
-        if views is not None and not isinstance(self._half, MllamaVisionHalf):
+        views, reason = self._rules, "the rules of its image processor are not known"
+        if views is not None:
             reason = self._difference(views)
             if not reason:
                 return views

@@ -114,16 +114,24 @@ class ImagePrompts:
                     "(limit_images_per_prompt)"
                 )
 
-    def place(self, ids: Sequence[int], part: Part) -> tuple[list[int], tuple[EncoderInput, ...]]:
-        """A prompt's token ids with room for the images and videos of `part`, and these with their
-        places.
-
-        Raises PromptError for another number of images or videos than there are places, ImageError
-        and VideoError for one that cannot be read.
-        """
+    def check_places(self, ids: Sequence[int], part: Part) -> None:
+        """Raises PromptError for another number of images or videos than places among `ids`."""
         self._check_places(ids, self.placeholder_id, part.images, "image")
         if self.videos is not None:
             self._check_places(ids, self.video_id, part.videos, "video")
+
+    def expected_bytes(self, part: Part) -> int:
+        """An estimate of what `place` takes. Raises anything for what is no image or video."""
+        alone = len(part.images) == 1
+        images = sum(self.processor.expected_bytes(image, alone) for image in part.images)
+        if self.videos is None:
+            return images
+        return images + sum(self.videos.expected_bytes(video) for video in part.videos)
+
+    def place(self, ids: Sequence[int], part: Part) -> tuple[list[int], tuple[EncoderInput, ...]]:
+        """A prompt's token ids, which are checked, with room for the images and videos of `part`,
+        and these with their places. Raises ImageError and VideoError for one that cannot be
+        read."""
         images, videos = iter(part.images), iter(part.videos)
         before, behind = self.wraps
         placed: list[int] = []

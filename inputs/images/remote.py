@@ -8,7 +8,11 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import closing, contextmanager, suppress
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from antiphon.config.errors import ImageError
@@ -34,11 +38,12 @@ def fetch(url: str, fetching: Fetching) -> bytes:
             if target is None:
                 return content
             url = urljoin(url, target)
-    except TimeoutError:
-        raise ImageError(f"{shown}: not fetched within {fetching.seconds:g} s") from None
     except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
         if isinstance(error, ImageError):
             raise
+        if isinstance(error, TimeoutError) or time.monotonic() >= deadline:
+            message = f"{shown}: not fetched within {fetching.seconds:g} s"
+            raise ImageError(message) from None
         raise ImageError(f"{shown}: cannot be fetched ({error})") from error
     raise ImageError(f"{shown}: more than {fetching.redirects} redirects")
 
@@ -53,33 +58,35 @@ def _get(url: str, fetching: Fetching, deadline: float) -> tuple[bytes, str | No
             f"{parts.hostname[:LONGEST_SHOWN]}: not among the hosts that images are fetched from "
             "(allowed_media_domains)"
         )
-    connection = _connect(parts, fetching, deadline)
-    try:
-        path = parts.path or "/"
-        connection.request("GET", f"{path}?{parts.query}" if parts.query else path)
-        response = connection.getresponse()
+    with closing(_connect(parts, fetching, deadline)) as sock, _ended_at(deadline, sock):
+        if isinstance(sock, ssl.SSLSocket):
+            sock.do_handshake()
+        connection = http.client.HTTPConnection(parts.hostname, _port(parts))
+        connection.sock = sock
+        with closing(connection):
+            return _answer(connection, parts, fetching, deadline)
+
+
+def _answer(
+    connection: http.client.HTTPConnection, parts: SplitResult, fetching: Fetching, deadline: float
+) -> tuple[bytes, str | None]:
+    path = parts.path or "/"
+    connection.request("GET", f"{path}?{parts.query}" if parts.query else path)
+    with closing(connection.getresponse()) as response:
         if response.status in REDIRECTS and (target := response.getheader("Location")):
             return b"", target
         if response.status != 200:
             raise ImageError(
-                f"{url[:LONGEST_SHOWN]}: the server answers {response.status} {response.reason}"
+                f"{parts.geturl()[:LONGEST_SHOWN]}: the server answers {response.status} "
+                f"{response.reason}"
             )
-        return _read(response, connection, fetching, deadline), None
-    finally:
-        connection.close()
+        return _read(response, fetching, deadline), None
 
 
-def _read(
-    response: http.client.HTTPResponse,
-    connection: http.client.HTTPConnection,
-    fetching: Fetching,
-    deadline: float,
-) -> bytes:
+def _read(response: http.client.HTTPResponse, fetching: Fetching, deadline: float) -> bytes:
     """All of it, unless it is too long or takes too long."""
     content = bytearray()
     while True:
-        if connection.sock is not None:
-            connection.sock.settimeout(_left(deadline))
         chunk = response.read1(CHUNK)
         _left(deadline)
         if not chunk:
@@ -89,23 +96,60 @@ def _read(
             raise ImageError(f"the image is over {fetching.max_bytes} bytes, the limit for one")
 
 
-def _connect(parts: SplitResult, fetching: Fetching, deadline: float) -> http.client.HTTPConnection:
-    """A connection to an address of the host that may be asked."""
+@contextmanager
+def _ended_at(deadline: float, sock: socket.socket) -> Iterator[None]:
+    """Whoever waits for `sock` at the deadline waits no longer: its own time limit is for a single
+    wait, and one answer may take any number of them."""
+    timer = threading.Timer(_left(deadline), _shut, [sock])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _shut(sock: socket.socket) -> None:
+    with suppress(OSError):  # it is closed already
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not TLS's: another thread is using that
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _connect(parts: SplitResult, fetching: Fetching, deadline: float) -> socket.socket:
+    """A connection to an address of the host that may be asked; of https before its handshake."""
     assert parts.hostname is not None
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    addresses = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-    address = str(addresses[0][4][0])
+    addresses = _looked_up(parts.hostname, _port(parts), deadline)
     if not fetching.private:
-        for entry in addresses:
-            check_public(parts.hostname, str(entry[4][0]))
-    connection = http.client.HTTPConnection(parts.hostname, port)
-    raw = socket.create_connection((address, port), timeout=_left(deadline))
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        connection.sock = context.wrap_socket(raw, server_hostname=parts.hostname)
-    else:
-        connection.sock = raw
-    return connection
+        for address in addresses:
+            check_public(parts.hostname, address)
+    raw = socket.create_connection((addresses[0], _port(parts)), timeout=_left(deadline))
+    if parts.scheme == "http":
+        return raw
+    try:
+        return ssl.create_default_context().wrap_socket(
+            raw, server_hostname=parts.hostname, do_handshake_on_connect=False
+        )
+    except BaseException:
+        raw.close()
+        raise
+
+
+def _looked_up(host: str, port: int, deadline: float) -> list[str]:
+    """The addresses of a name. In a thread, which is left behind at the deadline."""
+    answer: Future[list[str]] = Future()
+
+    def look_up() -> None:
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answer.set_result([str(entry[4][0]) for entry in entries])
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=look_up, name="antiphon-names", daemon=True).start()
+    return answer.result(_left(deadline))
 
 
 def check_public(host: str, address: str) -> None:

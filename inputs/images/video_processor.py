@@ -6,10 +6,10 @@ follow each other are put together. Sizes are rounded alike, so that pixels diff
 of the two libraries alone.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -20,8 +20,18 @@ from antiphon.families.image_halves import ImageHalf, ImageShape
 from antiphon.families.qwen_vision_half import QwenVisionHalf
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
-from antiphon.inputs.images.pixels import Pixels
-from antiphon.inputs.images.videos import FrameSampling, Video, VideoInput, read_video
+from antiphon.inputs.images.pixels import FLOAT, Pixels
+from antiphon.inputs.images.rendering import CHANNELS as COLORS
+from antiphon.inputs.images.sizes import decoded_bytes, most_bytes
+from antiphon.inputs.images.videos import (
+    MAX_VIDEO_PIXELS,
+    FrameSampling,
+    Video,
+    VideoInput,
+    measured,
+    read_video,
+)
+from antiphon.inputs.keys import content_key
 from antiphon.inputs.prepared import EncoderInput
 
 # Where settings of videos stand, the first that is there; in the first one under a name.
@@ -88,7 +98,18 @@ class VideoProcessor(NamedTuple):
             step = self.tokens_per_second * self.half.frames / video.fps
         merge = self.half.projector.merge
         grid = (len(groups), rows // merge, columns // merge, step)
-        return EncoderInput(key(self.salt, packed), "image", count, packed, position, grid)
+        return EncoderInput(
+            content_key(self.salt, "image", packed), "image", count, packed, position, grid
+        )
+
+    def expected_bytes(self, source: VideoInput) -> int:
+        """As `ImageProcessor.expected_bytes`, of a video."""
+        if (video := measured(source, self.sampling)) is None:
+            return COLORS * MAX_VIDEO_PIXELS + most_bytes(self.half)
+        frames, size = video
+        pixels = max(self.size["shortest_edge"], min(prod(size), self.size["longest_edge"]))
+        made = COLORS * pixels * (frames + -frames % self.half.frames)
+        return decoded_bytes(size, frames) + FLOAT.itemsize * made
 
     def _grouped(self, frames: np.ndarray) -> np.ndarray:
         """Patches of single frames [frames, patches, features], in which each frame stands for all
@@ -125,13 +146,6 @@ def check_tokens(video: Video, count: int, half: ImageHalf) -> None:
             f"{video.shown} becomes {count} tokens, over the encoder's {half.max_positions}: give "
             "fewer frames or smaller ones"
         )
-
-
-def key(salt: bytes, packed: np.ndarray) -> str:
-    """Of equal videos, by the same settings, the same one."""
-    digest = hashlib.sha256(salt)
-    digest.update(packed.data)
-    return digest.hexdigest()[:32]
 
 
 def settings_of(folder: Path) -> Mapping[str, Any]:

@@ -12,9 +12,11 @@ import numpy as np
 
 from antiphon.config.errors import ImageError, VideoError
 from antiphon.inputs.foreign_errors import foreign_errors_as
-from antiphon.inputs.images.addresses import content_of
+from antiphon.inputs.images.addresses import Content, content_of, is_address, is_fetched
 from antiphon.inputs.images.forms import read_image
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
+from antiphon.inputs.images.resizing import Size
+from antiphon.inputs.images.sizes import kept_place, size_of
 from antiphon.inputs.media_files import open_media
 
 # Frames as an array [frames, height, width, 3] or a list of images, alone or with their rate as
@@ -84,6 +86,8 @@ def read_video(
 def _read(source: VideoInput, sampling: FrameSampling, fetching: Fetching) -> Video:
     if isinstance(source, str):
         return _read_text(source, sampling, fetching)
+    if isinstance(source, Content):
+        return _decoded(io.BytesIO(source.content), source.name, sampling)
     if isinstance(source, os.PathLike):
         return _decoded(str(Path(source)), str(source), sampling)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -100,8 +104,7 @@ def _read(source: VideoInput, sampling: FrameSampling, fetching: Fetching) -> Vi
 
 def _read_text(text: str, sampling: FrameSampling, fetching: Fetching) -> Video:
     if (content := content_of(text, fetching, "video/mp4", VideoError)) is not None:
-        file, name = content
-        return _decoded(io.BytesIO(file), name, sampling)
+        return _read(content, sampling, fetching)
     path = Path(text).expanduser()
     return _decoded(str(path), text[:200], sampling)
 
@@ -133,6 +136,52 @@ def _given(frames: Any, sampling: FrameSampling, fps: Any) -> Video:
     return Video(images, rate)
 
 
+def measured(source: VideoInput, sampling: FrameSampling) -> tuple[int, Size] | None:
+    """How many frames are read of a video in any form, and their height and width; None where that
+    can't be known before it is read. May raise anything for what is no video."""
+    if is_fetched(source):
+        return None
+    if isinstance(source, str) and is_address(source):
+        source = content_of(source, NOTHING_FETCHED, "video/mp4", VideoError)
+    if isinstance(source, (str, os.PathLike)):
+        return _of_file(str(Path(source).expanduser()), sampling)
+    if isinstance(source, Content):
+        return _of_file(io.BytesIO(source.content), sampling)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _of_file(io.BytesIO(source), sampling)
+    if callable(getattr(source, "read", None)):
+        if not source.seekable():
+            return None
+        with kept_place(source):
+            return _of_file(source, sampling)
+    if isinstance(source, Mapping):
+        source = source["frames"]
+    elif isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], Mapping):
+        source = source[0]
+    if (shape := getattr(source, "shape", None)) is not None:
+        return shape[0], (shape[1], shape[2])
+    size = size_of(source[0])
+    return None if size is None else (len(source), size)
+
+
+def _of_file(file: Any, sampling: FrameSampling) -> tuple[int, Size]:
+    import av
+
+    with open_media(file) as container:
+        stream = container.streams.video[0]
+        rate = _rate(stream)
+        seconds = (container.duration or 0) / av.time_base
+        total = stream.frames or math.ceil(seconds * rate) or sampling.most
+        frames = len(sampling.indices(total, rate))
+        _check_pixels(frames, stream.height * stream.width, "the video")
+        return frames, (stream.height, stream.width)
+
+
+def _rate(stream: Any) -> float:
+    """Frames a second."""
+    return float(stream.average_rate or stream.guessed_rate or UNKNOWN_FPS)
+
+
 def _check_pixels(frames: int, pixels: int, name: str) -> None:
     if frames * pixels > MAX_VIDEO_PIXELS:
         raise VideoError(
@@ -149,7 +198,7 @@ def _decoded(file: Any, name: str, sampling: FrameSampling) -> Video:
             if not container.streams.video:
                 raise VideoError(f"{name}: there is no video in it")
             stream = container.streams.video[0]
-            rate = float(stream.average_rate or stream.guessed_rate or UNKNOWN_FPS)
+            rate = _rate(stream)
             total = stream.frames or _count(container)
             if total > MAX_VIDEO_FRAMES:
                 raise VideoError(

@@ -49,8 +49,12 @@ class Views:
 
     def of_picture(self, size: Size, alone: bool) -> Rendering | None:
         """None for a picture that is resized on the host."""
+        return None if math.prod(size) > MOST_PIXELS else self.rendering(size, alone)
+
+    def rendering(self, size: Size, alone: bool) -> Rendering | None:
+        """Wherever it is done; None for a picture that the rule does not know."""
         views = self.rule(size, alone)
-        if views is None or math.prod(size) > MOST_PIXELS:
+        if views is None:
             return None
         return Rendering(views, self.filter, self.factor, self.mean, self.std, self.patches)
 

@@ -1,6 +1,5 @@
 """/v1/chat/completions: text and images to text, or a recording to text."""
 
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
@@ -8,21 +7,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, Response
 
+from antiphon.engine.deadline import Deadline
 from antiphon.engine.outputs import CompletionOutput
 from antiphon.serve.beam_fields import check_beam_fields
 from antiphon.serve.errors import refused
 from antiphon.serve.events import EventStream
-from antiphon.serve.identity import REQUEST_ID
 from antiphon.serve.messages import chat_prompt, recording
 from antiphon.serve.prompt_tokens import call_options, checked
 from antiphon.serve.recordings import encoder_tokens, heard, heard_in_pieces, num_tokens
 from antiphon.serve.replies import ERRORS, usage
-from antiphon.serve.routes.completions import check_streaming
 from antiphon.serve.schemas.text import ChatBody
 from antiphon.serve.service import ServedModel, Service, service_of
+from antiphon.serve.streaming import Delta, check_streaming, events, header
 
 router = APIRouter(prefix="/v1", responses=ERRORS)
-Delta = tuple[str, int, int, str | None]  # text, tokens read and generated, finish reason
 
 
 @router.post("/chat/completions")
@@ -40,19 +38,24 @@ async def _read(service: Service, model: ServedModel, body: ChatBody) -> Respons
         max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
-    prompts, seconds = [chat_prompt(model, body)], service.deadline(body.timeout)
-    (prompt,), seconds = await checked(model, prompts, params, body, "messages", seconds)
-    options = call_options(body, seconds)
+    deadline = Deadline(service.deadline(body.timeout))
+    reading = checked(model, [chat_prompt(model, body)], params, body, "messages", deadline)
     if body.stream:
 
         async def deltas() -> AsyncGenerator[Delta, None]:
-            async with aclosing(model.engine.stream(prompt.prepared, params, **options)) as stream:
-                async for delta in stream:
-                    yield delta.text, 0, delta.num_tokens or 0, delta.finish_reason
+            async with reading as (prompt,):
+                options, num_inputs = call_options(body, deadline), prompt.num_tokens
+                stream = model.engine.stream(prompt.prepared, params, **options)
+                async with aclosing(stream) as pieces:
+                    async for piece in pieces:
+                        count = piece.num_tokens or 0
+                        yield Delta(piece.text, num_inputs, count, piece.finish_reason)
+                        num_inputs = 0
 
-        events = _events(model, body, deltas(), prompt.num_tokens)
-        return await EventStream.begun(events, done=True)
-    output = await model.engine.generate(prompt.prepared, params, **options)
+        return await _stream(model, body, deltas())
+    async with reading as (prompt,):
+        options = call_options(body, deadline)
+        output = await model.engine.generate(prompt.prepared, params, **options)
     choices = [_choice(sample, body) for sample in output.outputs]
     num_outputs = sum(len(sample.token_ids) for sample in output.outputs)
     return JSONResponse(_reply(model, choices, prompt.num_tokens, num_outputs))
@@ -75,12 +78,11 @@ async def _listen(service: Service, model: ServedModel, body: ChatBody) -> Respo
             async with aclosing(heard_in_pieces(service, model, upload, options)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, str):
-                        yield piece, 0, 0, None
+                        yield Delta(piece)
                     else:
-                        yield "", encoder_tokens(model, piece), num_tokens(piece), "stop"
+                        yield Delta("", encoder_tokens(model, piece), num_tokens(piece), "stop")
 
-        events = _events(model, body, deltas(), 0)
-        return await EventStream.begun(events, done=True)
+        return await _stream(model, body, deltas())
     result = await heard(service, model, upload, options)
     message = {"role": "assistant", "content": result.text, "refusal": None}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
@@ -94,20 +96,12 @@ NOT_FOR_SOUND = {
 }  # fmt: skip
 
 
-def _header(model: ServedModel, kind: str) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-{REQUEST_ID.get()}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": model.name,
-    }
-
-
 def _reply(
     model: ServedModel, choices: list[dict[str, Any]], num_inputs: int, num_tokens: int
 ) -> dict[str, Any]:
     counts = usage(num_inputs, num_tokens)
-    return {**_header(model, "chat.completion"), "choices": choices, "usage": counts}
+    begin = header(model, "chatcmpl", "chat.completion")
+    return {**begin, "choices": choices, "usage": counts}
 
 
 def _choice(sample: CompletionOutput, body: ChatBody) -> dict[str, Any]:
@@ -133,21 +127,15 @@ def _token(text: str, logprob: float) -> dict[str, Any]:
     return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
 
-async def _events(
-    model: ServedModel,
-    body: ChatBody,
-    deltas: AsyncGenerator[Delta, None],
-    num_inputs: int,
-) -> AsyncGenerator[dict[str, Any], None]:
-    header, num_outputs = _header(model, "chat.completion.chunk"), 0
-    message: dict[str, Any] = {"role": "assistant"}
-    reason: str | None = None
-    async with aclosing(deltas) as pieces:
-        async for text, read, generated, reason in pieces:
-            num_inputs, num_outputs = num_inputs + read, num_outputs + generated
-            message["content"] = text
-            choice = {"index": 0, "delta": message, "finish_reason": reason, "logprobs": None}
-            yield {**header, "choices": [choice]}
-            message = {}
-    if body.stream_options is not None and body.stream_options.include_usage:
-        yield {**header, "choices": [], "usage": usage(num_inputs, num_outputs)}
+async def _stream(
+    model: ServedModel, body: ChatBody, deltas: AsyncGenerator[Delta, None]
+) -> EventStream:
+    message: dict[str, Any] = {"role": "assistant"}  # the first event has it alone
+
+    def content(text: str) -> dict[str, Any]:
+        delta = {**message, "content": text}
+        message.clear()
+        return {"delta": delta}
+
+    begin = header(model, "chatcmpl", "chat.completion.chunk")
+    return await EventStream.begun(events(begin, body, deltas, content), done=True)

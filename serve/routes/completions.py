@@ -1,26 +1,27 @@
 """/v1/completions: text to text."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, Response
 
 from antiphon.config.sampling import SamplingParams
+from antiphon.engine.deadline import Deadline
 from antiphon.engine.outputs import CompletionOutput, RequestOutput
 from antiphon.inputs.prompts import Prompt
-from antiphon.serve.errors import ApiError, refused
+from antiphon.serve.errors import ApiError
 from antiphon.serve.events import EventStream
-from antiphon.serve.identity import REQUEST_ID
 from antiphon.serve.prompt_tokens import CheckedPrompt, call_options, checked
 from antiphon.serve.replies import ERRORS, usage
 from antiphon.serve.schemas.text import CompletionBody
 from antiphon.serve.service import ServedModel, Service, service_of
+from antiphon.serve.streaming import Delta, check_streaming, events, header
 
 router = APIRouter(prefix="/v1", responses=ERRORS)
+KIND = "cmpl", "text_completion"  # of ids and of replies
 
 
 @router.post("/completions")
@@ -38,48 +39,29 @@ async def complete(
             param="prompt",
         )
     check_streaming(body, len(prompts))
-    seconds = service.deadline(body.timeout)
-    ready, seconds = await checked(model, prompts, params, body, "prompt", seconds)
-    options = call_options(body, seconds)
+    deadline = Deadline(service.deadline(body.timeout))
+    reading = checked(model, prompts, params, body, "prompt", deadline)
     if body.stream:
-        events = _events(model, ready[0], params, body, options)
-        return await EventStream.begun(events, done=True)
-    try:
-        async with asyncio.TaskGroup() as group:  # one that fails cancels the others
-            tasks = [group.create_task(_output(model, prompt, params, options)) for prompt in ready]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+        begin = header(model, *KIND)
+        deltas = _deltas(model, reading, params, body, deadline)
+        stream = events(begin, body, deltas, lambda text: {"text": text})
+        return await EventStream.begun(stream, done=True)
+    async with reading as ready:
+        options = call_options(body, deadline)
+        try:
+            async with asyncio.TaskGroup() as group:  # one that fails cancels the others
+                calls = (_output(model, prompt, params, options) for prompt in ready)
+                tasks = [group.create_task(call) for call in calls]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
     outputs = [task.result() for task in tasks]
     return JSONResponse(_whole(model, ready, outputs, body))
-
-
-def check_streaming(body: Any, num_prompts: int = 1) -> None:
-    """Raises ApiError for what a stream cannot give."""
-    if body.stream_options is not None and not body.stream:
-        raise refused("stream_options", "set 'stream' too")
-    if not body.stream:
-        return
-    if num_prompts > 1:
-        raise refused("prompt", "one prompt is streamed at a time")
-    if (body.n or 1) > 1:
-        raise refused("n", "one sample is streamed at a time")
-    if body.logprobs not in (None, False):
-        raise refused("logprobs", "they come with whole texts alone, not with a stream")
 
 
 async def _output(
     model: ServedModel, prompt: CheckedPrompt, params: SamplingParams, options: dict[str, Any]
 ) -> RequestOutput:
     return await model.engine.generate(prompt.prepared, params, **options)
-
-
-def _header(model: ServedModel) -> dict[str, Any]:
-    return {
-        "id": f"cmpl-{REQUEST_ID.get()}",
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": model.name,
-    }
 
 
 def _whole(
@@ -103,7 +85,8 @@ def _whole(
                 }
             )
     num_prompt_tokens = sum(prompt.num_tokens for prompt in prompts)
-    return {**_header(model), "choices": choices, "usage": usage(num_prompt_tokens, num_tokens)}
+    counts = usage(num_prompt_tokens, num_tokens)
+    return {**header(model, *KIND), "choices": choices, "usage": counts}
 
 
 def _echo(
@@ -154,23 +137,19 @@ def _logprobs(
     }  # fmt: skip
 
 
-async def _events(
+async def _deltas(
     model: ServedModel,
-    prompt: CheckedPrompt,
+    reading: AbstractAsyncContextManager[list[CheckedPrompt]],
     params: SamplingParams,
     body: CompletionBody,
-    options: dict[str, Any],
-) -> AsyncGenerator[dict[str, Any], None]:
-    header, num_tokens = _header(model), 0
-    text: str | None = None
-    async with aclosing(model.engine.stream(prompt.prepared, params, **options)) as deltas:
-        async for delta in deltas:
-            num_tokens = delta.num_tokens or 0
-            text = _echo(model, prompt, body, delta.token_ids) if text is None else ""
-            choice = {
-                "index": 0, "text": text + delta.text, "finish_reason": delta.finish_reason,
-                "logprobs": None,
-            }  # fmt: skip
-            yield {**header, "choices": [choice]}
-    if body.stream_options is not None and body.stream_options.include_usage:
-        yield {**header, "choices": [], "usage": usage(prompt.num_tokens, num_tokens)}
+    deadline: Deadline,
+) -> AsyncGenerator[Delta, None]:
+    async with reading as (prompt,):
+        options, num_inputs = call_options(body, deadline), prompt.num_tokens
+        text: str | None = None
+        async with aclosing(model.engine.stream(prompt.prepared, params, **options)) as pieces:
+            async for piece in pieces:
+                text = _echo(model, prompt, body, piece.token_ids) if text is None else ""
+                count = piece.num_tokens or 0
+                yield Delta(text + piece.text, num_inputs, count, piece.finish_reason)
+                num_inputs = 0

@@ -160,14 +160,14 @@ def test_parameters_for_all_prompts_are_checked_once(t5: Engine) -> None:
 def test_an_error_of_any_kind_is_that_inputs_alone(
     t5: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    read = t5._async.inputs.prepare
+    read = t5._async.inputs.begin
 
     def odd(prompt: Any, *others: Any) -> Any:
         if prompt == "in words: 13":
             raise error
         return read(prompt, *others)
 
-    monkeypatch.setattr(t5._async.inputs, "prepare", odd)
+    monkeypatch.setattr(t5._async.inputs, "begin", odd)
     outputs = t5.generate([f"in words: {number}" for number in (12, 13, 14)], use_tqdm=False)
     assert [output.error is None for output in outputs] == [True, False, True]
     assert isinstance(outputs[1].error, RequestFailed)

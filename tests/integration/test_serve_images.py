@@ -47,13 +47,13 @@ def test_a_picture_is_read_once(
 ) -> None:
     """To check the prompt; the engine gets what was made of it."""
     inputs = server.service.models["sees"].engine.inputs
-    read, prepare = list[Any](), inputs.prepare
+    read, begin = list[Any](), inputs.begin
 
     def counted(prompt: Any, *arguments: Any) -> Any:
         read.append(prompt)
-        return prepare(prompt, *arguments)
+        return begin(prompt, *arguments)
 
-    monkeypatch.setattr(inputs, "prepare", counted)
+    monkeypatch.setattr(inputs, "begin", counted)
     messages = question(part(data_uri(picture(3))), TEXT)
     reply = client.chat.completions.create(
         model="sees", messages=messages, max_tokens=2, stream=stream

@@ -94,13 +94,13 @@ def test_every_line_of_the_log_has_its_request(t5_folder: Path) -> None:
     try:
         with running_server({"numbers": str(t5_folder)}) as running:
             url, engine = running.url, running.service.models["numbers"].engine
-            prepare = engine.inputs.prepare
+            begin = engine.inputs.begin
 
             def noisy(*arguments: object) -> object:
                 logging.getLogger("antiphon.inputs").info("tokenizing")
-                return prepare(*arguments)
+                return begin(*arguments)
 
-            engine.inputs.prepare = noisy
+            engine.inputs.begin = noisy
             headers = {"x-request-id": "mine-1"}
             reply = httpx.post(
                 f"{url}/v1/completions", content=BODY,

@@ -37,6 +37,63 @@ def test_any_order_of_asking_ending_and_cancelling_keeps_the_bound(seed: int) ->
     assert not budget._waiting
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_those_that_need_more_than_they_hold_never_wait_for_each_other(seed: int) -> None:
+    rng = random.Random(seed)
+    budget, served = ByteBudget(100), []
+
+    async def use(number: int, sizes: list[int]) -> None:
+        async with budget.hold(sizes[0]) as held:
+            for size in sizes[1:]:
+                await asyncio.sleep(rng.random() * 1e-3)
+                await held.resize(size)
+                assert budget.held >= held.count == size
+            served.append(number)
+
+    async def run() -> None:
+        tasks = [
+            asyncio.create_task(use(number, [rng.randint(0, 60) for _ in range(4)]))
+            for number in range(200)
+        ]
+        await asyncio.sleep(1e-3)
+        for task in rng.sample(tasks, 60):
+            task.cancel()
+        async with asyncio.timeout(20):
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(run())
+    assert len(served) >= 140
+    assert budget.held == budget._of_waiting == 0
+    assert not budget._waiting
+    assert not budget._growing
+
+
+def test_more_is_given_before_anything_new_and_waits_for_room() -> None:
+    budget, order = ByteBudget(10), []
+
+    async def grows() -> None:
+        async with budget.hold(4) as held:
+            await asyncio.sleep(0)
+            await held.resize(8)
+            order.append("grown")
+
+    async def stays() -> None:
+        async with budget.hold(4):
+            await asyncio.sleep(2e-3)
+            order.append("stays")
+
+    async def comes(count: int) -> None:
+        await asyncio.sleep(1e-3)
+        async with budget.hold(count):
+            order.append("new")
+
+    async def run() -> None:
+        await asyncio.gather(grows(), stays(), comes(2))
+
+    asyncio.run(run())
+    assert order == ["stays", "grown", "new"]
+
+
 def test_one_that_is_larger_than_all_goes_alone_and_none_overtakes() -> None:
     budget, order = ByteBudget(10), []
 

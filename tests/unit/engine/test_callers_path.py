@@ -14,7 +14,7 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.arrays import read_array
 from antiphon.inputs.processor import InputProcessor
-from antiphon.inputs.prompts import sound_of
+from antiphon.inputs.unread import Unread
 
 SOUND = (np.zeros(1000, np.float32), 16_000)
 
@@ -26,10 +26,16 @@ class Refusing(Mapping[str, Any]):
         raise RuntimeError(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(["multi_modal_data"])
+        return iter(["array"])
 
     def __len__(self) -> int:
         return 1
+
+
+def expected(inputs: InputProcessor, prompt: Any) -> int:
+    begun = inputs.begin(prompt, SamplingParams())
+    assert isinstance(begun, Unread)
+    return begun.expected_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -46,30 +52,27 @@ def whisper(whisper_folder: Path) -> InputProcessor:
     ],
 )
 def test_the_sound_of_a_prompt_is_found_in_every_form(whisper: InputProcessor, prompt: Any) -> None:
-    assert sound_of(prompt) is SOUND
-    assert whisper.expected_bytes(prompt) == 4000
+    assert expected(whisper, prompt) == 4000
 
 
-@pytest.mark.parametrize(
-    "prompt",
-    [
-        17, "text", None, {}, {"audio": SOUND}, {"multi_modal_data": [SOUND]},
-        {"multi_modal_data": {}}, {"encoder_prompt": None, "multi_modal_data": {"audio": SOUND}},
-        {"encoder_prompt": "text"}, Refusing(),
-    ],
-)  # fmt: skip
-def test_a_prompt_without_sound_is_expected_to_take_no_memory(
-    whisper: InputProcessor, prompt: Any
+@pytest.mark.parametrize("sound", [17, "no such file", {}, [], (1, 2, 3), Refusing()])
+def test_what_cannot_be_read_is_expected_to_take_no_memory(
+    whisper: InputProcessor, sound: Any
 ) -> None:
-    assert whisper.expected_bytes(prompt) == 0
+    prompt = {"multi_modal_data": {"audio": sound}}
+    assert expected(whisper, prompt) == 0
+    with pytest.raises(AudioError):
+        whisper.prepare(prompt, SamplingParams())
 
 
 def test_token_ids_that_can_be_read_once_only_are_left_for_the_request(
     whisper: InputProcessor,
 ) -> None:
     prompt = {"prompt_token_ids": iter([521, 522, 525, 529]), "multi_modal_data": {"audio": SOUND}}
-    assert whisper.expected_bytes(prompt) == 4000
-    assert whisper.prepare(prompt, SamplingParams()).prompt_token_ids == [521, 522, 525, 529]
+    begun = whisper.begin(prompt, SamplingParams())
+    assert isinstance(begun, Unread)
+    assert begun.expected_bytes() == 4000
+    assert begun.read().prompt_token_ids == [521, 522, 525, 529]
 
 
 @pytest.mark.parametrize("rate", [8000, 16_000])

@@ -2,8 +2,11 @@
 
 import ipaddress
 import socket
+import ssl
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -22,6 +25,13 @@ HERE = Fetching(NAMES, private=True, max_bytes=1000, seconds=5.0, redirects=2)
 
 
 class Handler(QuietHandler):
+    def drip(self, content: bytes, seconds: float = 0.05) -> None:
+        with suppress(OSError):  # nobody reads it any more
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                time.sleep(seconds)
+
     def do_GET(self) -> None:
         name, _, number = self.path[1:].partition("/")
         if name == "hop":
@@ -36,10 +46,12 @@ class Handler(QuietHandler):
         elif name == "drip":
             self.send_response(200)
             self.end_headers()
-            for _ in range(1200):
-                self.wfile.write(b"x")
-                self.wfile.flush()
-                time.sleep(0.05)
+            self.drip(b"x" * 1200)
+        elif name == "drip-of-head":
+            self.drip(b"HTTP/1.0 200 OK\r\nx-more: " + b"x" * 1200)
+        elif name == "drip-of-chunk":
+            self.drip(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", 0)
+            self.drip(b"1;" + b"x" * 1200)
         elif name == "out":
             self.send_response(302)
             self.send_header("Location", "file:///etc/passwd")
@@ -83,11 +95,39 @@ def test_what_passes_a_limit(address: str, path: str, reason: str) -> None:
         fetch(f"{address}/{path}", HERE)
 
 
-def test_a_server_that_sends_slowly(address: str) -> None:
+@pytest.mark.parametrize("path", ["drip", "drip-of-head", "drip-of-chunk"])
+def test_a_server_that_sends_slowly(address: str, path: str) -> None:
     began = time.monotonic()
     with pytest.raises(ImageError, match=r"within 0\.3 s"):
-        fetch(f"{address}/drip", replace(HERE, seconds=0.3))
+        fetch(f"{address}/{path}", replace(HERE, seconds=0.3))
     assert time.monotonic() - began < 20
+
+
+def test_a_server_of_names_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers.wait(60))
+    began = time.monotonic()
+    with pytest.raises(ImageError, match=r"within 0\.3 s"):
+        fetch("http://photos.example/", replace(HERE, seconds=0.3))
+    assert time.monotonic() - began < 20
+    answers.set()
+
+
+def test_a_connection_without_tls_is_closed(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connections = list[socket.socket]()
+
+    def connect(target: tuple[str, int], timeout: float) -> socket.socket:
+        connections.append(_connect(target, timeout))
+        return connections[-1]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ssl.SSLError("no such version")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", refuse)
+    with pytest.raises(ImageError, match="no such version"):
+        fetch(address.replace("http:", "https:"), HERE)
+    assert [connection.fileno() for connection in connections] == [-1]
 
 
 def test_addresses_of_this_machine_are_not_fetched_unless_that_is_allowed(address: str) -> None:

@@ -1,10 +1,14 @@
 """What `antiphon quantize` reads and refuses; llm-compressor itself is not installed for tests."""
 
 import json
+import wave
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import fsspec
+import numpy as np
 import pytest
 import torch
 from tiny_mllama import NAME, make_mllama, tokenizer
@@ -15,11 +19,11 @@ from transformers.models.mllama.image_processing_pil_mllama import MllamaImagePr
 from antiphon.config.errors import ConfigurationError, ManifestError
 from antiphon.config.options import ModelOptions
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.jobs.calibration import Samples, read_lines, reads
+from antiphon.jobs.calibration import RATE, Samples, read_lines, reads
 from antiphon.jobs.quantizing import Quantization, _group_size, quantize
 
 
-def manifest(folder: Path, *lines: dict[str, str]) -> str:
+def manifest(folder: Path, *lines: dict[str, Any]) -> str:
     path = folder / "lines.jsonl"
     path.write_text("\n\n".join(map(json.dumps, lines)))
     return str(path)
@@ -28,29 +32,65 @@ def manifest(folder: Path, *lines: dict[str, str]) -> str:
 def test_lines_are_those_of_batches(tmp_path: Path) -> None:
     speech = manifest(tmp_path, {"audio_filepath": "a.wav", "text": "said"}, {"audio": "/b.wav"})
     assert read_lines(speech, "audio", 9) == [
-        {"audio": str(tmp_path / "a.wav")},
-        {"audio": "/b.wav"},
+        {"audio": tmp_path / "a.wav", "span": None},
+        {"audio": Path("/b.wav"), "span": None},
+    ]
+    others = manifest(
+        tmp_path, {"audio_path": "s3://b/a.wav"}, {"path": "c.wav", "offset": 1, "duration": 2}
+    )
+    assert read_lines(others, "audio", 9) == [
+        {"audio": "s3://b/a.wav", "span": None},
+        {"audio": tmp_path / "c.wav", "span": (1.0, 2.0)},
     ]
     texts = manifest(tmp_path, {"prompt": "one", "id": "1"}, {"text": "two"}, {"text": "three"})
     assert read_lines(texts, "text", 2) == [{"text": "one"}, {"text": "two"}]
     chats = manifest(tmp_path, {"image": "a.png", "prompt": "what is it?"})
-    own = {"image": str(tmp_path / "a.png"), "text": "what is it?"}
+    own = {"image": tmp_path / "a.png", "text": "what is it?"}
     assert read_lines(chats, "image_text", 9) == [own]
 
 
 def test_files_of_a_folder(tmp_path: Path) -> None:
     for name in ("b.wav", "a.wav", "c.wav"):
         (tmp_path / name).touch()
-    names = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
-    assert read_lines(str(tmp_path), "audio", 2) == [{"audio": name} for name in names]
+    files = [tmp_path / name for name in ("a.wav", "b.wav")]
+    whole = [{"audio": file, "span": None} for file in files]
+    assert read_lines(str(tmp_path), "audio", 2) == whole
     with pytest.raises(ConfigurationError, match="reads image and text: give JSON lines"):
         read_lines(str(tmp_path), "image_text", 2)
 
 
 def test_lines_that_do_not_suit(tmp_path: Path) -> None:
     lines = manifest(tmp_path, {"text": "a"}, {"audio": "b.wav"})
-    with pytest.raises(ManifestError, match=r"line 3 of .*lines.jsonl has no 'text'"):
+    with pytest.raises(ManifestError, match=r"line 3 of .*lines.jsonl: 'audio' is for speech"):
         read_lines(lines, "text", 9)
+    with pytest.raises(ManifestError, match=r"line 1 of .*lines.jsonl: no 'image', which this"):
+        read_lines(lines, "image", 9)
+
+
+@pytest.mark.parametrize("place", ["memory://sounds", "disk"])
+def test_recordings_are_read_as_batches_read_them(tmp_path: Path, place: str) -> None:
+    """From an address, too, and in part."""
+    folder = str(tmp_path) if place == "disk" else place
+    with fsspec.open(f"{folder}/a.wav", "wb") as file, wave.open(file, "wb") as writer:
+        writer.setparams((1, 2, RATE, 0, "NONE", "NONE"))
+        writer.writeframes(bytes(2 * RATE))
+    lines = read_lines(
+        manifest(tmp_path, {"path": f"{folder}/a.wav"}, {"path": f"{folder}/a.wav", "offset": 0.5}),
+        "audio", 9,
+    )  # fmt: skip
+    heard: list[int] = []
+
+    def processor(samples: np.ndarray, **_: object) -> dict[str, torch.Tensor]:
+        heard.append(len(samples))
+        return {}
+
+    samples = Samples(lines, SimpleNamespace(dtype=torch.float32), processor)
+    for line in lines:
+        samples._inputs(line)
+    assert heard == [RATE, RATE // 2]
+
+
+def test_data_that_does_not_suit(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="nothing to calibrate with"):
         read_lines(manifest(tmp_path), "text", 9)
     with pytest.raises(ConfigurationError, match="cannot read the manifest"):

@@ -2,8 +2,10 @@
 
 import asyncio
 import datetime
+from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow
 import pytest
@@ -96,6 +98,38 @@ def test_a_row_that_kills_the_engine_gives_up_alone() -> None:
     assert rows[1]["error"] == "EngineDeadError: the engine died"
     assert rows[3]["error"] == "RequestFailed: of its own"
     assert {row["error"] for row in rows if row["text"]} == {""}
+
+
+def test_engines_that_are_started_again_fetch_with_the_same_threads() -> None:
+    """Which are not left behind by each that dies."""
+
+    class Speaking(MortalEngine):
+        inputs = SimpleNamespace(audio=SimpleNamespace(sampling_rate=16_000))
+
+        async def transcribe(self, audio: Any, **options: Any) -> Any:
+            pools.append(engines[0]._work._threads)
+            raise EngineDeadError("the engine died")
+
+    async def started() -> Any:
+        return Speaking()
+
+    with fsspec.open("memory://restarts/a.wav", "wb") as file:
+        file.write(b"sound")
+    pools, engines = list[Any](), list[RestartingEngine]()
+
+    async def main() -> None:
+        engine = RestartingEngine(started, lambda: None)
+        engines.append(engine)
+        try:
+            with pytest.raises(EngineDeadError):
+                await engine.perform(Entry(1, audio="memory://restarts/a.wav"))
+            assert engine._starts == ATTEMPTS
+        finally:
+            await asyncio.to_thread(engine._thread.stop)
+
+    asyncio.run(main())
+    assert len(pools) == ATTEMPTS
+    assert all(pool is pools[0] for pool in pools)
 
 
 def test_without_leave_the_first_error_is_raised() -> None:

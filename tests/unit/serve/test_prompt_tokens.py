@@ -1,35 +1,79 @@
-"""Prompts are checked within the time of their request."""
+"""Prompts are checked within the time of their request, and their memory is held until its end."""
 
 import asyncio
-from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from antiphon.config.errors import RequestExpired
+from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
-from antiphon.serve.prompt_tokens import checked
+from antiphon.engine.deadline import Deadline
+from antiphon.engine.preparation import Preparation
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.processor import InputProcessor
+from antiphon.serve.errors import ApiError
+from antiphon.serve.prompt_tokens import call_options, checked
 
-BODY: Any = SimpleNamespace(source_language=None, target_language=None)
-
-
-def model(seconds: float) -> Any:
-    """Reading a prompt takes so long."""
-
-    async def run_in_thread(work: Callable[[], object]) -> object:
-        await asyncio.sleep(seconds)
-        return work()
-
-    return SimpleNamespace(engine=SimpleNamespace(run_in_thread=run_in_thread))
+BODY: Any = SimpleNamespace(source_language=None, target_language=None, priority=None)
+PARAMS = SamplingParams()
+SOUND = {"multi_modal_data": {"audio": np.zeros(1000, np.float32)}}
 
 
-def test_reading_a_prompt_ends_at_the_deadline() -> None:
-    with pytest.raises(RequestExpired, match=r"0\.01 s"):
-        asyncio.run(checked(model(5.0), [], SamplingParams(), BODY, "prompt", 0.01))
+@pytest.fixture(scope="module")
+def inputs(whisper_folder: Path) -> InputProcessor:
+    return InputProcessor(ModelConfig.load(ModelOptions(str(whisper_folder))))
 
 
-def test_what_is_left_of_the_time_is_passed_on() -> None:
-    ready, left = asyncio.run(checked(model(0.05), [], SamplingParams(), BODY, "prompt", 10.0))
-    assert ready == []
-    assert 9.0 < left <= 9.95
+def served(inputs: InputProcessor) -> Any:
+    preparation = Preparation(inputs)
+    preparation.start()
+    return SimpleNamespace(engine=SimpleNamespace(preparation=preparation, inputs=inputs))
+
+
+def test_waiting_for_memory_ends_at_the_deadline(inputs: InputProcessor) -> None:
+    async def run() -> None:
+        model = served(inputs)
+        memory = model.engine.preparation.memory
+        async with memory.hold(memory.limit):
+            with pytest.raises(RequestExpired, match=r"0\.01 s"):
+                async with checked(model, [SOUND], PARAMS, BODY, "prompt", Deadline(0.01)):
+                    pass
+        assert memory.held == 0
+        model.engine.preparation.stop()
+
+    asyncio.run(run())
+
+
+def test_the_memory_of_prompts_is_held_once_until_their_request_ends(
+    inputs: InputProcessor,
+) -> None:
+    async def run() -> None:
+        model = served(inputs)
+        preparation, deadline = model.engine.preparation, Deadline(10.0)
+        async with checked(model, [SOUND, SOUND], PARAMS, BODY, "prompt", deadline) as ready:
+            assert preparation.memory.held == 8000
+            prepared = ready[0].prepared
+            async with preparation.prepared(prepared, PARAMS, (None, None)) as same:
+                assert same is prepared
+                assert preparation.memory.held == 8000
+            assert 9.0 < call_options(BODY, deadline)["timeout"] < 10.0
+        assert preparation.memory.held == 0
+        preparation.stop()
+
+    asyncio.run(run())
+
+
+def test_a_wrong_prompt_holds_nothing(inputs: InputProcessor) -> None:
+    async def run() -> None:
+        model = served(inputs)
+        with pytest.raises(ApiError, match="this model listens"):
+            async with checked(model, [SOUND, "a"], PARAMS, BODY, "prompt", Deadline(10.0)):
+                pass
+        assert model.engine.preparation.memory.held == 0
+        model.engine.preparation.stop()
+
+    asyncio.run(run())

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from antiphon.config.errors import AudioError
-from antiphon.inputs.audio.forms import load_audio
+from antiphon.inputs.audio.forms import expected_bytes, load_audio
 
 RATE = 16_000
 WHOLE = (20_000 * np.sin(np.arange(4000) / 7) * np.linspace(0.1, 1, 4000)).astype(np.int16)
@@ -127,6 +127,28 @@ def test_every_form_gives_the_same_samples(form: str) -> None:
     assert heard.dtype == np.float32
     assert heard.flags.c_contiguous
     np.testing.assert_allclose(heard, SAMPLES, atol=1e-7)
+
+
+@pytest.mark.parametrize("form", [*FILES, *ARRAYS])
+def test_the_memory_of_every_form_is_known_before_it_is_read(form: str) -> None:
+    source = {**FILES, **ARRAYS}[form]()
+    expected, again = (expected_bytes(source, RATE) for _ in range(2))
+    assert expected == again
+    takes = load_audio(source, RATE).nbytes
+    if form == "spooled file":
+        source.close()
+    assert takes == SAMPLES.nbytes
+    assert expected >= takes
+    if form in ARRAYS:
+        assert expected == takes
+
+
+def test_the_memory_at_another_rate() -> None:
+    telephone = {"array": WHOLE, "sampling_rate": 8000}
+    assert (
+        expected_bytes(telephone, RATE) == load_audio(telephone, RATE).nbytes == 2 * WHOLE.size * 4
+    )
+    assert expected_bytes((np.zeros((2, 44_100)), 44_100), RATE) == RATE * 4
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,200 @@
+"""Pictures and videos are read when there is memory for them, whatever form they have."""
+
+import asyncio
+import base64
+import io
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from http_files import QuietHandler, serving
+from PIL import Image
+from tiny_vlms import make_vlm
+
+from antiphon.config.errors import ImageError, VideoError
+from antiphon.config.options import ModelOptions
+from antiphon.config.sampling import SamplingParams
+from antiphon.engine.budget import ByteBudget
+from antiphon.engine.preparation import Preparation
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.encoder_inputs import EncoderInputs
+from antiphon.inputs.images.limits import Fetching, ImageLimits
+from antiphon.inputs.images.sizes import most_bytes
+from antiphon.inputs.processor import InputProcessor
+from antiphon.inputs.unread import Unread
+
+PARAMS = SamplingParams()
+PIXELS = np.random.default_rng(1).integers(0, 256, (40, 24, 3), np.uint8)
+FRAMES = np.random.default_rng(2).integers(0, 256, (5, 16, 24, 3), np.uint8)
+LOCAL = Fetching(frozenset({"127.0.0.1"}), private=True, max_bytes=10_000)
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, "PNG")
+    return file.getvalue()
+
+
+def film() -> bytes:
+    import av  # which a GPU machine may lack
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=2)
+        stream.width, stream.height, stream.pix_fmt = 24, 16, "bgr0"
+        for image in FRAMES:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+class Handler(QuietHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(film() if self.path == "/film" else png())
+
+
+class Pipe(io.BytesIO):
+    def seekable(self) -> bool:
+        return False
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serving(Handler) as address:
+        yield address
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "llava_onevision"])
+def inputs(request: pytest.FixtureRequest, tmp_path_factory: Any) -> InputProcessor:
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    make_vlm(request.param, folder)
+    return InputProcessor(
+        ModelConfig.load(ModelOptions(str(folder))), image_limits=ImageLimits(fetching=LOCAL)
+    )
+
+
+def begun(inputs: InputProcessor, kind: str, source: Any) -> Unread[Any]:
+    prompt = {"prompt": f"w5 <{kind}>", "multi_modal_data": {kind: source}}
+    made = inputs.begin(prompt, PARAMS)
+    assert isinstance(made, Unread)
+    return made
+
+
+def kept(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "a file"
+    path.write_bytes(content)
+    return path
+
+
+PICTURES: dict[str, Callable[[Path], Any]] = {
+    "PIL": lambda _: Image.fromarray(PIXELS),
+    "array": lambda _: PIXELS,
+    "channels first": lambda _: np.moveaxis(PIXELS, -1, 0),
+    "list": lambda _: [PIXELS.tolist()],  # of the only image
+    "bytes": lambda _: png(),
+    "bytearray": lambda _: bytearray(png()),
+    "memoryview": lambda _: memoryview(png()),
+    "open file": lambda _: io.BytesIO(png()),
+    "data URI": lambda _: "data:image/png;base64," + base64.b64encode(png()).decode(),
+    "row with bytes": lambda _: {"bytes": png(), "path": None},
+    "row with path": lambda folder: {"path": str(kept(folder, png()))},
+    "path": lambda folder: kept(folder, png()),
+    "name": lambda folder: str(kept(folder, png())),
+}
+VIDEOS: dict[str, Callable[[Path], Any]] = {
+    "array": lambda _: FRAMES,
+    "images": lambda _: [Image.fromarray(frame) for frame in FRAMES],
+    "frames and rate": lambda _: (FRAMES, {"fps": 2}),
+    "mapping": lambda _: {"frames": FRAMES, "fps": 2},
+    "bytes": lambda _: film(),
+    "open file": lambda _: io.BytesIO(film()),
+    "data URI": lambda _: "data:video/x-matroska;base64," + base64.b64encode(film()).decode(),
+    "path": lambda folder: kept(folder, film()),
+}
+CASES = [("image", name) for name in PICTURES] + [("video", name) for name in VIDEOS]
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_what_every_form_takes_is_known_before_it_is_read(
+    inputs: InputProcessor, kind: str, name: str, tmp_path: Path
+) -> None:
+    source = {"image": PICTURES, "video": VIDEOS}[kind][name](tmp_path)
+    unread = begun(inputs, kind, source)
+    expected, again = unread.expected_bytes(), unread.expected_bytes()
+    takes = unread.read().nbytes
+    decoded = PIXELS.nbytes if kind == "image" else FRAMES.nbytes
+    assert takes < expected == again
+    assert expected <= 1.3 * (takes + decoded)  # sizes are rounded to whole patches
+
+
+def test_a_stream_that_cannot_be_rewound_is_taken_for_the_largest(inputs: InputProcessor) -> None:
+    half: Any = inputs.model.encoder
+    unread = begun(inputs, "image", Pipe(png()))
+    assert unread.expected_bytes() > most_bytes(half) > unread.read().nbytes
+
+
+@pytest.mark.parametrize(("kind", "error"), [("image", ImageError), ("video", VideoError)])
+def test_what_is_broken_takes_nothing(inputs: InputProcessor, kind: str, error: type) -> None:
+    unread = begun(inputs, kind, b"neither")
+    assert unread.expected_bytes() == 0
+    with pytest.raises(error):
+        unread.read()
+
+
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_what_is_behind_an_address_is_fetched_before_it_is_measured(
+    inputs: InputProcessor, address: str, kind: str
+) -> None:
+    path = "film" if kind == "video" else "picture"
+    unread = begun(inputs, kind, f"{address}/{path}")
+    assert unread.addresses == [f"{address}/{path}"]
+    there = unread.fetched(unread.addresses[0])
+    content = film() if kind == "video" else png()
+    assert (there.addresses, there.fetched_bytes) == ([], len(content))
+    assert there.read().media.key == begun(inputs, kind, content).read().media.key
+
+
+def test_a_video_that_cannot_be_fetched_is_said_of_a_video(inputs: InputProcessor) -> None:
+    unread = begun(inputs, "video", "http://elsewhere.example/film")
+    with pytest.raises(VideoError, match="not among the hosts"):
+        unread.fetched(unread.addresses[0])
+
+
+@pytest.mark.parametrize("encodes", [False, True])
+def test_many_at_once_stay_within_the_bound(
+    inputs: InputProcessor, address: str, encodes: bool
+) -> None:
+    """Prompts, and inputs of `encode`. Those from addresses need room for what they may be."""
+
+    async def run() -> None:
+        preparation = Preparation(inputs)
+        preparation.memory = memory = ByteBudget(100_000)
+        preparation.start()
+        there, most, begin = 0, 0, EncoderInputs(inputs).begin
+
+        async def use(number: int) -> None:
+            nonlocal there, most
+            source = f"{address}/{number}" if number % 4 == 0 else PIXELS
+            prompt = {"prompt": "w5 <image>", "multi_modal_data": {"image": source}}
+            async with AsyncExitStack() as scope:
+                reading: Any = preparation.reading(begin, source)
+                if not encodes:
+                    reading = preparation.prepared(prompt, PARAMS, (None, None))
+                media = await scope.enter_async_context(reading)
+                there += media.nbytes
+                most = max(most, there)
+                assert there <= memory.held <= memory.limit
+                await asyncio.sleep(0.002)
+                there -= media.nbytes
+
+        await asyncio.gather(*map(use, range(32)))
+        assert memory.held == 0
+        assert 0 < most <= memory.limit
+        preparation.stop()
+
+    asyncio.run(run())
