@@ -107,3 +107,23 @@ def test_one_that_is_larger_than_all_goes_alone_and_none_overtakes() -> None:
 
     asyncio.run(run())
     assert order == [("first", 6), ("nothing", 6), ("huge", 50), ("small", 1)]
+
+
+def test_room_is_taken_at_once_or_not_at_all() -> None:
+    budget = ByteBudget(10)
+
+    async def run() -> None:
+        async with budget.hold(0) as first, budget.hold(0) as second:
+            assert first.take(6)
+            assert not second.take(6)
+            assert (first.count, second.count, budget.held) == (6, 0, 6)
+            assert second.take(4)
+            waiting = asyncio.create_task(first.resize(10))
+            await asyncio.sleep(0)
+            second.set(1)  # 3 are free, but somebody waits for 4
+            assert not second.take(2)
+            second.set(0)
+            await waiting
+        assert budget.held == 0
+
+    asyncio.run(run())

@@ -198,3 +198,30 @@ def test_many_at_once_stay_within_the_bound(
         preparation.stop()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("free", "calls"), [(1 << 30, 1), (1 << 20, 3)])
+def test_a_small_picture_is_read_in_one_go(
+    inputs: InputProcessor, monkeypatch: pytest.MonkeyPatch, free: int, calls: int
+) -> None:
+    """Where the memory for it is free at once: one caller waits for one call of a thread."""
+    preparation, asked = Preparation(inputs), list[str]()
+    preparation.memory = ByteBudget(free)
+    in_thread = preparation.run_in_thread
+
+    async def counted(function: Any, *args: Any, **kwargs: Any) -> Any:
+        asked.append(getattr(function, "__name__", ""))
+        return await in_thread(function, *args, **kwargs)
+
+    monkeypatch.setattr(preparation, "run_in_thread", counted)
+    prompt = {"prompt": "w5 <image>", "multi_modal_data": {"image": PIXELS}}
+
+    async def run() -> None:
+        async with preparation.prepared(prompt, PARAMS, (None, None)) as prepared:
+            assert preparation.memory.held == prepared.nbytes > 0
+        assert preparation.memory.held == 0
+
+    preparation.start()
+    asyncio.run(run())
+    preparation.stop()
+    assert len(asked) == calls
