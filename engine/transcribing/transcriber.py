@@ -128,7 +128,7 @@ class Transcriber:
             async with deadline.limit():
                 held = await scope.enter_async_context(self.engine.hold_memory(expected))
                 recording = await self.engine.run_in_thread(self.reader.read, audio, options)
-                held.set(recording.num_bytes)
+                await held.resize(recording.num_bytes)
                 spoken = await self._spoken(recording, options, deadline)
             yield recording, spoken
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -117,13 +118,12 @@ def are_not_waited_for() -> None:
     memory without it). A write that was given up lands when it goes on; one that was abandoned is
     over once it has died."""
     with a_decoder() as (export, pipe, process):
-        assert process.pid is not None
         encoder, another = Written(export), Written(export)
         for each in (encoder, another):
             each.write(0, np.arange(TOKENS))  # it is connected
-        os.kill(process.pid, signal.SIGSTOP)
+        pid = stop(process)
         is_given_up(encoder)
-        os.kill(process.pid, signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
         until(encoder.nixl.check)
         np.testing.assert_array_equal(read(pipe)[GIVEN_UP], states_of(1).float().numpy())
         assert encoder.nixl.landing == ()
@@ -131,11 +131,26 @@ def are_not_waited_for() -> None:
         encoder.write(2, GIVEN_UP)
         assert len(encoder.failed) == 2, "nothing is posted any more"
         assert len(encoder.told) == 1
-        os.kill(process.pid, signal.SIGSTOP)
+        stop(process)
         is_abandoned(another)
         process.kill()
         until(another.nixl.check)
         assert not another.nixl.is_open
+
+
+def stop(process: BaseProcess) -> int:
+    """Returns its id, once none of its threads runs any more: they go on for a while after the
+    signal, longer on a busy machine."""
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    tasks = list(Path(f"/proc/{process.pid}/task").iterdir())
+    until(lambda: all(state_of(task) == "T" for task in tasks))
+    return process.pid
+
+
+def state_of(task: Path) -> str:
+    """Of a thread: the letter of proc(5) behind its name, which is in brackets."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 GIVEN_UP = np.arange(TOKENS) + TOKENS  # rows
