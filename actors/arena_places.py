@@ -95,7 +95,10 @@ class ArenaPlaces:
         if sender is None or not self._is_here(arena):
             return []
         pairs = zip(keys, tickets, strict=False)
-        return [key for key, ticket in pairs if self._space.answered(key, sender, ticket)]
+        own = [key for key, ticket in pairs if self._space.answered(key, sender, ticket)]
+        if sender in self._cannot:
+            self._count_quarantined()
+        return own
 
     def _is_here(self, arena: str) -> bool:
         """Whether the arena here has this name."""
@@ -130,7 +133,6 @@ class ArenaPlaces:
         while self._ended and self._ended[0][0] <= now:
             _, life = self._ended.pop(0)
             self._space.end_writers(*life)
-        if self.num_quarantined:
             self._count_quarantined()
 
     @property
@@ -151,7 +153,7 @@ def export_arena(
 ) -> ArenaExport | None:
     """What encoders in other processes are told of the arenas of all ranks: this process has one,
     and `followers` the others. None where there are no such encoders; and, with a line in the log,
-    where the arenas cannot be shared. Raises ConfigurationError as `share` does."""
+    where the arenas cannot be shared or not reached. Raises ConfigurationError as `share` does."""
     if not links.node or links.here("encoder"):
         return None
     of_others = [rank.arena if isinstance(rank, RankAddress) else None for rank in followers]
@@ -161,4 +163,6 @@ def export_arena(
     dtype = str(arena.states.dtype).removeprefix("torch.")
     export = ArenaExport(secrets.token_hex(8), ranks, num_rows, width, dtype)
     is_reached = bool(export.far) or all(rank.node == links.node for rank in followers)
+    if not is_reached:
+        logger.warning("hidden states come by way of the host: ranks are on several nodes")
     return export if is_reached and len(ranks) == len(handles) else None

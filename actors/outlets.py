@@ -115,9 +115,7 @@ class Outlets:
         self._answer(decoder, StatesWritten(arena, keys, tickets, self._incarnation))
 
     def unmap_gone(self, members: Sequence[Member]) -> None:
-        """Lets go the arenas of decoders that have ended: only then is their memory free. And the
-        ways to all that are gone, frontends too."""
-        self._plain = {name: way for name, way in self._plain.items() if self._links.knows(name)}
+        """Lets go the arenas of decoders that have ended: only then is their memory free."""
         alive = {member.name for member in members if member.alive}
         for decoder in [name for name in self._mapped if name not in alive]:
             self._unmap(decoder)
@@ -177,6 +175,9 @@ class Outlets:
 
     def _plain_to(self, decoder: str) -> Transport:
         if decoder not in self._plain:
+            # Now, as frontends leave without news of members: the ways to those that are gone go.
+            ways = self._plain.items()
+            self._plain = {name: way for name, way in ways if self._links.knows(name)}
             peer = self._links.peer(decoder)
             in_this_process = peer is not None and peer.in_this_process
             answer = partial(self._answer, decoder)

@@ -3,10 +3,12 @@
 #
 #     benchmarks/gpu_runs.sh STEP FOLDER [BEFORE]
 #
-# FOLDER gets logs and tables; the end of the output is the step's summary. BEFORE: another checkout,
-# for the steps that compare. `benchmarks/gpu_runs.sh` alone lists the steps. On one H200 unless the
-# step says how many. Results worth keeping go to benchmarks/results/, with machine and date.
+# FOLDER gets logs and tables; the end of the output is the step's summary, and its exit code that of
+# the last command that failed. BEFORE: another checkout, for the steps that compare. `gpu_runs.sh`
+# alone lists the steps. On one H200 unless the step says how many. Results worth keeping go to
+# benchmarks/results/, with machine and date.
 set -uo pipefail
+from=$PWD status=0
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 SCRIPTS=benchmarks/scripts
@@ -16,30 +18,36 @@ main() {
         sed -n '/^# /{s/^# //;h}; /^step_/{s/^step_//; s/() {//; G; s/\n/: /; p}' benchmarks/gpu_runs.sh
         exit 2
     fi
-    out=$2 before=${3:-}
+    out=$(cd "$from" && realpath -m "$2") before=${3:+$(cd "$from" && realpath -m "$3")}
     mkdir -p "$out"
     "step_$1"
+    exit "$status"
 }
 
 # Runs a command for so many seconds at most; its output goes to FOLDER/NAME.log and its end is shown.
 within() { # SECONDS NAME COMMAND...
-    local seconds=$1 name=$2 began=$SECONDS
+    local seconds=$1 name=$2 began=$SECONDS code=0
     shift 2
-    timeout --signal=INT --kill-after=15 "$seconds" "$@" >"$out/$name.log" 2>&1
-    echo "== $name: exit code $?, $((SECONDS - began)) s"
+    timeout --signal=INT --kill-after=15 "$seconds" "$@" >"$out/$name.log" 2>&1 || status=$((code = $?))
+    echo "== $name: exit code $code, $((SECONDS - began)) s"
     tail -n "${LINES_SHOWN:-25}" "$out/$name.log"
 }
 
 # All GPU tests, in two random orders at once (pytest-randomly, pytest-timeout). 480 s.
 step_tests() {
+    local seed code
+    declare -A runs
     for seed in 22 23; do
         timeout --signal=INT --kill-after=15 570 "$PYTHON" -m pytest -m gpu -p no:benchmark -p no:cacheprovider \
             -n 8 -q --timeout=240 --randomly-seed=$seed tests >"$out/tests_$seed.log" 2>&1 &
+        runs[$seed]=$!
     done
-    wait
     for seed in 22 23; do
-        echo "== seed $seed"
-        grep -E '^(FAILED|ERROR|=+ .*(passed|failed))' "$out/tests_$seed.log" | tail -n 25 || tail "$out/tests_$seed.log"
+        code=0
+        wait "${runs[$seed]}" || status=$((code = $?))
+        echo "== seed $seed: exit code $code"
+        grep -E '^(FAILED|ERROR)' "$out/tests_$seed.log" | tail -n 25
+        tail -n 3 "$out/tests_$seed.log"
     done
 }
 
@@ -76,7 +84,7 @@ step_http() {
 # Image encoders at their published sizes on every backend, beside transformers. 500 s.
 step_image_encoders() {
     for name in qwen2.5-vl-vision internvit-6b-448 siglip-so400m-384 internvit-300m-448 clip-vit-large-336; do
-        within 130 "encoder_$name" "$PYTHON" $SCRIPTS/image_encoders.py "$name" --output "$out/$name.json"
+        within 110 "encoder_$name" "$PYTHON" $SCRIPTS/image_encoders.py "$name" --output "$out/$name.json"
     done
 }
 

@@ -17,6 +17,7 @@ from antiphon.client.sound import Sound
 
 T = TypeVar("T")
 CLOSED = "the client was closed"
+OWN_THREAD = "this is the client's own thread: a call would wait for itself"
 
 
 class Client:
@@ -26,7 +27,7 @@ class Client:
     def __init__(self, server: str = "http://127.0.0.1:8000", **options: Any) -> None:
         self._async = AsyncClient(server, **options)
         # Held while a call is submitted: one behind the loop's end would wait for ever.
-        self._gate, self._closed = threading.Lock(), False
+        self._gate, self._closed = threading.RLock(), False  # a finalizer may close meanwhile
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="antiphon-client", daemon=True
@@ -81,11 +82,15 @@ class Client:
 
     def close(self) -> None:
         """Calls of other threads end with ClientError, as do later ones. May be called twice."""
+        if threading.current_thread() is self._thread:
+            raise ClientError(OWN_THREAD)
         with self._gate:
             is_first, self._closed = not self._closed, True
         if is_first:
-            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            try:
+                asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            finally:
+                self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         if is_first:
             self._loop.close()
@@ -117,14 +122,12 @@ class Client:
             raise
 
     def _submitted(self, call: Coroutine[Any, Any, T]) -> "Future[T]":
-        reason = CLOSED
+        is_own = threading.current_thread() is self._thread
         with self._gate:
-            if threading.current_thread() is self._thread:
-                reason = "this is the client's own thread: a call would wait for itself"
-            elif not self._closed:
+            if not is_own and not self._closed:
                 return asyncio.run_coroutine_threadsafe(call, self._loop)
         call.close()
-        raise ClientError(reason)
+        raise ClientError(OWN_THREAD if is_own else CLOSED)
 
     def _iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         async def following() -> T:

@@ -95,12 +95,8 @@ class Dispatcher:
                 self._send(encoder, Input(self.frontend, media.key, media.payload))
 
     def cancel(self, route: Route, request: Request) -> None:
-        """Nobody waits for the request any more: its decoder ends it, and its inputs go."""
-        self.call_off(route, request)
-        self.release(request)
-
-    def call_off(self, route: Route, request: Request) -> None:
-        """An attempt is given up, and the next one needs its inputs: its decoder ends it."""
+        """Nobody waits for this attempt any more: its decoder ends it. Its inputs stay until
+        `release`."""
         self._flush()  # the request must arrive before the message that cancels it
         self.try_send(route.decoder, Cancel(request.id))
 
@@ -142,20 +138,23 @@ class Dispatcher:
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        short, self._short = self._short, {}
+        self._flush_inputs()
         outbox, self._outbox = self._outbox, {}  # a failing request must not be sent again
+        for decoder, requests in outbox.items():
+            self._send_requests(decoder, requests)
+
+    def _flush_inputs(self) -> None:
+        short, self._short = self._short, {}
         for (encoder, _), inputs in short.items():
             self.try_send(encoder, self._packed(inputs))
         gone, self._gone = self._gone, {}  # behind the inputs, which may be among them
         for encoder, keys in gone.items():
             self.try_send(encoder, InputGone(self.frontend, tuple(keys)))
-        for decoder, requests in outbox.items():
-            self._send_requests(decoder, requests)
 
     def _tell_of_the_last(self, encoder: str, key: str) -> None:
         """Before an input is sent anew: the word that it is gone must not come behind it."""
         if key in self._gone.get(encoder, ()):
-            self._flush()
+            self._flush_inputs()
 
     def _packed(self, inputs: list[EncoderInput]) -> Inputs:
         arrays = [media.payload for media in inputs]

@@ -163,7 +163,8 @@ class Encodes:
                 error = f"given up: {wanted.deaths} encoders died while they had it, {KILLS} alone"
                 wanted.answer.set_exception(RequestFailed(error))
         open_ones = [wanted for wanted in self._wanted.values() if not wanted.answer.done()]
-        self._send([wanted for wanted in open_ones if wanted.asked is None], again=True)
+        # As new ones: nobody who is alive was asked for them.
+        self._send([wanted for wanted in open_ones if wanted.asked is None], again=False)
 
     def end_all(self, reason: str) -> None:
         """Ends every open encode with EngineDeadError."""

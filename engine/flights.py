@@ -111,7 +111,7 @@ class Flights:
         """A message about it was lost."""
         opened.gaps += 1
         if opened.route is not None:
-            self.dispatcher.call_off(opened.route, opened.request)
+            self.dispatcher.cancel(opened.route, opened.request)
         if opened.gaps > MAX_GAPS:
             error = f"messages about it were lost {opened.gaps} times"
             return self._give_up(opened, RequestFailed(error))

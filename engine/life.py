@@ -142,14 +142,14 @@ class EngineLife:
         began, given_up = time.monotonic(), threading.Event()
         logger.info("loading %s", self.config.model.model)
         starting = _in_own_thread(self._launch, given_up)
-        warming = _meanwhile(partial(warm_up, self.inputs, self.encoder_inputs))
         try:
+            warming = _meanwhile(partial(warm_up, self.inputs, self.encoder_inputs))
             workers, _ = await asyncio.gather(
                 asyncio.wrap_future(starting), asyncio.wrap_future(warming)
             )
-        except asyncio.CancelledError:
+        except BaseException:  # workers may be there already, or come later
             given_up.set()
-            starting.add_done_callback(_close_if_started)
+            starting.add_done_callback(partial(_in_own_thread, _close_if_started))
             raise
         self._loop, self._dead = asyncio.get_running_loop(), None
         self.requests.connect(workers)

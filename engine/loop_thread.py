@@ -38,7 +38,7 @@ class LoopThread:
     def __init__(self) -> None:
         self._pid = os.getpid()
         # Held while a call is submitted: one behind the loop's end would wait for ever.
-        self._gate = threading.Lock()
+        self._gate = threading.RLock()  # a finalizer may come in between
         self.stopped = False
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self._run, name="antiphon-engine", daemon=True)

@@ -26,7 +26,7 @@ Media = TypeVar("Media", EncoderInput, Prepared)
 # million pixels as Qwen2-VL's encoder takes them.
 INPUT_BYTES = 2 << 30
 # Of media that are read in one go with their prompt, if so much is free at once: two minutes of
-# sound. Every further call of a thread would add to what one caller waits for.
+# samples. Every further call of a thread would add to what one caller waits for.
 SMALL_BYTES = 8 << 20
 INPUT_THREADS = 32  # they mostly wait for files
 
@@ -82,11 +82,13 @@ class Preparation:
     ) -> AsyncIterator[list[Prepared]]:
         """As `prepared`, of several prompts; whoever takes one of them holds no memory for it."""
 
-        def begin() -> list[Prepared | Unread[Prepared]]:
-            return [self.inputs.begin(prompt, params, *languages) for prompt in prompts]
+        def begin(room: int) -> list[Prepared | Unread[Prepared]]:
+            calls = (partial(self.inputs.begin, prompt, params, *languages) for prompt in prompts)
+            return [_read_if_small(call, room // len(prompts)) for call in calls]
 
         async with self.memory.hold(0) as held:
-            begun = await self.run_in_thread(begin)
+            begun = await self.run_in_thread(begin, self._room_at_once(held))
+            await held.resize(sum(one.nbytes for one in begun if isinstance(one, Prepared)))
             ready = [await self._read(one, held) for one in begun]
             yield [replace(prepared, held=True) for prepared in ready]
 
@@ -97,8 +99,8 @@ class Preparation:
         """What `begin` gives, its media read. They count against the memory budget until the scope
         ends."""
         async with self.memory.hold(0) as held:
-            room = SMALL_BYTES if held.take(SMALL_BYTES) else 0
-            begun = await self.run_in_thread(_read_if_small, partial(begin, *args, **kwargs), room)
+            call = partial(begin, *args, **kwargs)
+            begun = await self.run_in_thread(_read_if_small, call, self._room_at_once(held))
             if isinstance(begun, Unread):
                 held.set(0)
                 yield await self._read(begun, held)
@@ -106,18 +108,24 @@ class Preparation:
                 await held.resize(begun.nbytes)
                 yield begun
 
+    def _room_at_once(self, held: Hold) -> int:
+        """Bytes that are held from now on, where nobody has to wait for them."""
+        return SMALL_BYTES if held.take(SMALL_BYTES) else 0
+
     async def _read(self, begun: Media | Unread[Media], held: Hold) -> Media:
         """Waits for memory before anything large is read: for what is behind an address, then for
         what the media are expected to take, and where they take more for the rest."""
         if not isinstance(begun, Unread):
             return begun
         others = held.count
-        for address in begun.addresses:
-            await held.resize(others + begun.fetched_bytes + begun.fetching.max_bytes)
-            begun = await self.run_in_thread(begun.fetched, address)
-            held.set(others + begun.fetched_bytes)
-        expected = await self.run_in_thread(begun.expected_bytes)
-        await held.resize(others + begun.fetched_bytes + expected)
+        if addresses := begun.addresses:
+            for address in addresses:
+                if begun.fetching.hosts:  # else it is refused
+                    await held.resize(others + begun.fetched_bytes + begun.fetching.max_bytes)
+                begun = await self.run_in_thread(begun.fetched, address)
+                held.set(others + begun.fetched_bytes)
+            await self.run_in_thread(begun.expected_bytes)  # of others it is known by now
+        await held.resize(others + begun.fetched_bytes + begun.expected_bytes())
         media = await self.run_in_thread(begun.read)
         await held.resize(others + media.nbytes)
         return media

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from antiphon.config.errors import ImageError, VideoError
@@ -14,9 +15,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Unread(Generic[T]):
-    """`media`: of a prompt whose text is checked, in the forms that callers have. `read` makes of
-    them what the engine takes. `measure`: an estimate of the bytes that `read` takes, from sizes
-    that stand at the beginning of files; what is broken takes none, as `read` will report it."""
+    """`media`: of a prompt whose text is checked, in the forms that callers have. `read_media`
+    makes of them what the engine takes. `measure`: an estimate of the bytes that this takes, from
+    sizes that stand at the beginning of files."""
 
     media: Part
     read_media: Callable[[Part], T]
@@ -28,16 +29,21 @@ class Unread(Generic[T]):
         return self.read_media(self.media)
 
     def expected_bytes(self) -> int:
-        """Before `read`, of what it takes, in bytes."""
+        """Of what `read` will take; 0 for what is broken, which `read` will report. May read
+        beginnings of files, the first time that it is called."""
+        return self._expected_bytes
+
+    @cached_property
+    def _expected_bytes(self) -> int:
         try:
             return self.measure(self.media)
-        except Exception:  # a caller's own object may raise anything; `read` reports it
+        except Exception:  # a caller's own object may raise anything
             return 0
 
     @property
     def addresses(self) -> list[str]:
         """That must be fetched before anything is known of the media behind them."""
-        return [source for source in self._sources if is_fetched(source)]
+        return list(dict.fromkeys(filter(is_fetched, self._sources)))
 
     @property
     def fetched_bytes(self) -> int:

@@ -12,6 +12,7 @@ from antiphon.config.errors import ConfigurationError, describe
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.audio.voice_activity import RATE
 from antiphon.inputs.encoder_inputs import EncoderInputs
+from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.media_files import formats
 from antiphon.inputs.processor import InputProcessor
 
@@ -40,11 +41,11 @@ def _uses(inputs: InputProcessor, encoder_inputs: EncoderInputs) -> Iterator[Cal
             yield partial(inputs.chat.plain, {"messages": [{"role": "user", "content": WORDS}]})
     if encoder_inputs.images is not None:
         for name in PICTURE_FILES:
-            yield partial(encoder_inputs.images.encoder_input, _picture(name))
+            yield partial(_read_picture, encoder_inputs.images, name)
     if inputs.images is not None and inputs.images.videos is not None:
         yield formats  # imports what reads videos
     if inputs.audio is not None:
-        yield partial(inputs.read_sound, _recording(inputs.audio.sampling_rate // 2))
+        yield partial(_read_sound, inputs, inputs.audio.sampling_rate // 2)
         yield _find_speech
 
 
@@ -57,23 +58,23 @@ def _write(inputs: InputProcessor) -> None:
     stream.take(final=True)
 
 
-def _picture(name: str) -> bytes:
-    """A file in the format `name`."""
+def _read_picture(images: ImageProcessor, name: str) -> None:
+    """From a file in the format `name`."""
     from PIL import Image  # not above: commands without images need no Pillow
 
     content = io.BytesIO()
     Image.new("RGB", PICTURE).save(content, name)
-    return content.getvalue()
+    images.encoder_input(content.getvalue())
 
 
-def _recording(rate: int) -> bytes:
+def _read_sound(inputs: InputProcessor, rate: int) -> None:
     """A tenth of a second of noise that a model hears once it is resampled."""
     samples = np.random.default_rng(0).integers(-3000, 3000, rate // 10, np.int16)
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
         file.setparams((1, samples.itemsize, rate, 0, "NONE", ""))
         file.writeframes(samples.tobytes())
-    return content.getvalue()
+    inputs.read_sound(content.getvalue())
 
 
 def _find_speech() -> None:

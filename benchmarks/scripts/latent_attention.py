@@ -205,6 +205,10 @@ def main() -> None:
         options.models.split(","), product(*numbers)
     ):
         heads, width = map(int, model.split("x"))
+        stored = FLOAT8 if options.float8 else None
+        kind = (width, torch.bfloat16, stored, PAGE_SIZE, device)
+        if options.warpgroups and not latent_wgmma.takes(*kind):
+            parser.error(f"--warpgroups: the kernel takes no states of {model} here")
         case = Case(sequences, tokens, queries, heads, width, device, options.float8)
         rows.append(measured(case, copy_rate))
         print(table(rows[-1:]), flush=True)

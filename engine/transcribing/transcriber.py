@@ -81,7 +81,7 @@ class Transcriber:
         priority, deadline = checked_priority(priority), Deadline(timeout)
         async with (
             deadline.limit(),
-            self.engine.hold_memory(expected_bytes(audio, self.audio.sampling_rate)),
+            self.engine.hold_memory(await self._expected_bytes(audio)),
         ):
             first = await self.engine.run_in_thread(self.reader.first, audio)
             if first is None:
@@ -123,14 +123,20 @@ class Transcriber:
         self, audio: AudioInput, options: TranscriptionOptions, deadline: Deadline
     ) -> AsyncIterator[tuple[Recording, Spoken]]:
         """A recording, and its language. Its memory is held until the scope ends."""
-        expected = expected_bytes(audio, self.audio.sampling_rate)
         async with AsyncExitStack() as scope:
             async with deadline.limit():
+                expected = await self._expected_bytes(audio)
                 held = await scope.enter_async_context(self.engine.hold_memory(expected))
                 recording = await self.engine.run_in_thread(self.reader.read, audio, options)
                 await held.resize(recording.num_bytes)
                 spoken = await self._spoken(recording, options, deadline)
             yield recording, spoken
+
+    async def _expected_bytes(self, audio: AudioInput) -> int:
+        """In a thread for an open file: one that is compressed is read to its end to measure it."""
+        if not hasattr(audio, "read"):
+            return expected_bytes(audio, self.audio.sampling_rate)
+        return await self.engine.run_in_thread(expected_bytes, audio, self.audio.sampling_rate)
 
     async def _decode_together(
         self, recording: Recording, spoken: Spoken, segments: Segments, deadline: Deadline

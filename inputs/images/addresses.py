@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from antiphon.config.errors import ImageError, VideoError
+from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.limits import Fetching
 from antiphon.inputs.images.remote import fetch
 
@@ -28,7 +29,8 @@ def is_fetched(source: Any) -> bool:
 
 def fetched(address: str, fetching: Fetching) -> Content:
     """Raises ImageError."""
-    return Content(fetch(address, fetching), "the file behind the address")
+    with foreign_errors_as(ImageError, "an address"):  # threads that cannot be started, and others
+        return Content(fetch(address, fetching), "the file behind the address")
 
 
 def is_address(text: str) -> bool:

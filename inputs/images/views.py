@@ -39,12 +39,17 @@ class Views:
         """`settings`: beside the processor's own. None for one whose rules are not known."""
         kind = FILTER_NUMBERS.get(int(getattr(processor, "resample", None) or 0))
         is_usual = all(getattr(processor, f"do_{step}", False) for step in STEPS)
-        if kind is None or not is_usual or len(processor.image_mean) != CHANNELS:
+        if kind is None or not is_usual:
             return None
         name = type(processor).__name__.removesuffix("Pil").removesuffix("Fast")
-        rule = RULES.get(name, _whole)(processor, settings)
         factor = float(getattr(processor, "rescale_factor", 1 / 255))
-        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+        try:
+            rule = RULES.get(name, _whole)(processor, settings)
+            mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+        except (AttributeError, KeyError, TypeError):  # sizes or means in another form
+            return None
+        if len(mean) != CHANNELS:
+            return None
         return cls(rule, kind, factor, mean, std, _patches(processor) if name == QWEN else None)
 
     def of_picture(self, size: Size, alone: bool) -> Rendering | None:

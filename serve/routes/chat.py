@@ -130,7 +130,7 @@ def _token(text: str, logprob: float) -> dict[str, Any]:
 async def _stream(
     model: ServedModel, body: ChatBody, deltas: AsyncGenerator[Delta, None]
 ) -> EventStream:
-    message: dict[str, Any] = {"role": "assistant"}  # the first event has it alone
+    message: dict[str, Any] = {"role": "assistant"}  # only the first event has it
 
     def content(text: str) -> dict[str, Any]:
         delta = {**message, "content": text}

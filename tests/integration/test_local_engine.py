@@ -5,9 +5,10 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from antiphon.config.errors import (
     RequestFailed,
     SamplingError,
 )
+from antiphon.engine import life
 from antiphon.engine.requests import OpenRequests
 
 
@@ -343,20 +345,33 @@ async def _started(engine: AsyncEngine) -> None:
     await engine.start()
 
 
-def test_a_cancelled_start_leaves_no_workers(t5_folder: Path) -> None:
-    async def give_up() -> AsyncEngine:
-        engine = AsyncEngine(str(t5_folder), ray=False)
-        starting = asyncio.create_task(engine.start())
-        await asyncio.sleep(0.01)
-        starting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await starting
-        return engine
+async def _cancelled(engine: AsyncEngine) -> None:
+    starting = asyncio.create_task(engine.start())
+    await asyncio.sleep(0.01)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
 
+
+async def _without_threads(engine: AsyncEngine) -> None:
+    """Workers are being started when no further thread is there for the warm-up."""
+    with (
+        patch.object(life, "_meanwhile", side_effect=RuntimeError("can't start new thread")),
+        pytest.raises(RuntimeError, match="can't start"),
+    ):
+        await engine.start()
+
+
+@pytest.mark.parametrize("give_up", [_cancelled, _without_threads])
+def test_a_start_that_is_given_up_leaves_no_workers(
+    t5_folder: Path, give_up: Callable[[AsyncEngine], Coroutine[Any, Any, None]]
+) -> None:
+    engine = AsyncEngine(str(t5_folder), ray=False)
     before = set(threading.enumerate())
-    engine = asyncio.run(give_up())
-    for thread in set(threading.enumerate()) - before:  # the one that had begun
-        thread.join(30)
+    asyncio.run(give_up(engine))
+    for _ in range(2):  # the start that had begun, and then the end of its workers
+        for thread in set(threading.enumerate()) - before:
+            thread.join(30)
     assert engine.workers is None
     assert set(threading.enumerate()) <= before
 

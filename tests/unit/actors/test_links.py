@@ -32,11 +32,11 @@ def test_an_encoder_forgets_the_ways_to_frontends_that_are_gone() -> None:
     """Whose encodes it answered."""
     links, own = Links(), Incarnation("encoder-0", 1)
     outlets = Outlets(own, torch.device("cpu"), links, lambda *_: None, lambda _: None)
-    for number in range(5):
+    outlets._plain_to("frontend-0")
+    links.handle(Attach("frontend-0", ADDRESS))
+    for number in range(1, 5):  # gone, or not known yet
         outlets._plain_to(f"frontend-{number}")
-    links.handle(Attach("frontend-4", ADDRESS))
-    outlets.unmap_gone([])
-    assert list(outlets._plain) == ["frontend-4"]
+    assert list(outlets._plain) == ["frontend-0", "frontend-4"]
 
 
 def test_workers_beside_are_known_by_their_names() -> None:

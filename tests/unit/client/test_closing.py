@@ -55,13 +55,14 @@ def test_several_threads_may_close(silent: str) -> None:
     assert not any(thread.is_alive() for thread in closing)
 
 
-def test_a_call_from_its_own_thread_would_wait_for_itself(silent: str) -> None:
+@pytest.mark.parametrize("name", ["models", "close"])
+def test_a_call_from_its_own_thread_would_wait_for_itself(silent: str, name: str) -> None:
     with Client(silent) as client:
         errors = list[str]()
 
         def ask() -> None:
             try:
-                client.models()
+                getattr(client, name)()
             except ClientError as error:
                 errors.append(str(error))
             finally:

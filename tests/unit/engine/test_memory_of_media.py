@@ -200,7 +200,7 @@ def test_many_at_once_stay_within_the_bound(
     asyncio.run(run())
 
 
-@pytest.mark.parametrize(("free", "calls"), [(1 << 30, 1), (1 << 20, 3)])
+@pytest.mark.parametrize(("free", "calls"), [(1 << 30, 1), (1 << 20, 2)])
 def test_a_small_picture_is_read_in_one_go(
     inputs: InputProcessor, monkeypatch: pytest.MonkeyPatch, free: int, calls: int
 ) -> None:
@@ -225,3 +225,12 @@ def test_a_small_picture_is_read_in_one_go(
     asyncio.run(run())
     preparation.stop()
     assert len(asked) == calls
+
+
+def test_an_address_that_stands_twice_is_fetched_once(inputs: InputProcessor, address: str) -> None:
+    several = [f"{address}/picture", PIXELS, f"{address}/picture"]
+    prompt = {"prompt": "w5 <image><image><image>", "multi_modal_data": {"image": several}}
+    made = inputs.begin(prompt, PARAMS)
+    assert isinstance(made, Unread)
+    assert made.addresses == [f"{address}/picture"]
+    assert made.fetched(made.addresses[0]).addresses == []

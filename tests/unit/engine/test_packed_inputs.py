@@ -69,7 +69,7 @@ async def test_an_attempt_that_is_called_off_keeps_its_inputs(
     dispatcher: Dispatcher, sent: Sent
 ) -> None:
     dispatcher.submit(ROUTE, first := request(0), [media := sound()])
-    dispatcher.call_off(ROUTE, first)
+    dispatcher.cancel(ROUTE, first)
     dispatcher.submit(ROUTE, request(1), [media])
     dispatcher.release(first)
     await asyncio.sleep(0)
