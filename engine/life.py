@@ -149,7 +149,7 @@ class EngineLife:
             )
         except BaseException:  # workers may be there already, or come later
             given_up.set()
-            starting.add_done_callback(partial(_in_own_thread, _close_if_started))
+            starting.add_done_callback(lambda done: _in_own_thread(_close_if_started, done))
             raise
         self._loop, self._dead = asyncio.get_running_loop(), None
         self.requests.connect(workers)
