@@ -12,7 +12,7 @@ from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import Part, parse
-from antiphon.inputs.unread import Unread
+from antiphon.inputs.unread import Unread, begun
 
 
 class EncoderInputs:
@@ -42,22 +42,14 @@ class EncoderInputs:
         text, also as a prompt. Images and audio are left unread: they may need much memory. Raises
         InputError."""
         inputs, subject = self._inputs, f"an input of type {type(source).__name__}"
+        fetching = inputs.image_limits.fetching
+        if self.images is not None and not self._has_questions:
+            media = Part(images=(source,))
+            return begun(media, self._read_image, self._expected_bytes, fetching, subject)
         with foreign_errors_as(PromptError, subject):
-            if self.images is not None and not self._has_questions:
-                return Unread(
-                    Part(images=(source,)), self._read_image, self._expected_bytes,
-                    inputs.image_limits.fetching,
-                )  # fmt: skip
             parsed = parse(self._prompt(source), inputs.model.family.input)
             make = inputs.reader(parsed)
-            if not parsed.encoder.media:
-                return make(parsed.encoder)
-
-        def read(media: Part) -> EncoderInput:
-            with foreign_errors_as(PromptError, subject):
-                return make(media)
-
-        return inputs.unread(parsed.encoder, read)
+        return begun(parsed.encoder, make, inputs.expected_bytes, fetching, subject)
 
     @property
     def _has_questions(self) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,10 +30,8 @@ from antiphon.inputs.prompt_texts import PromptTexts
 from antiphon.inputs.prompts import ParsedPrompt, Part, Prompt, parse, with_languages
 from antiphon.inputs.tokenizer import load_tokenizer
 from antiphon.inputs.translation import TranslationFormat, check_languages
-from antiphon.inputs.unread import Unread
+from antiphon.inputs.unread import Unread, begun
 from antiphon.inputs.whisper.format import WhisperFormat
-
-T = TypeVar("T")
 
 
 class InputProcessor:
@@ -101,8 +99,8 @@ class InputProcessor:
         names take precedence. Raises InputError (PromptError, AudioError, SamplingError), whatever
         the prompt is made of.
         """
-        begun = self.begin(prompt, params, source_language, target_language)
-        return begun.read() if isinstance(begun, Unread) else begun
+        made = self.begin(prompt, params, source_language, target_language)
+        return made.read() if isinstance(made, Unread) else made
 
     def begin(
         self,
@@ -118,15 +116,9 @@ class InputProcessor:
             parsed = parse(self.chat.plain(prompt), self.model.family.input)
             parsed = with_languages(parsed, source_language, target_language)
             self._check_languages(parsed)
-            prepare = self._of_media(parsed, params)
-            if not parsed.encoder.media:
-                return prepare(parsed.encoder)
-
-        def read(media: Part) -> Prepared:
-            with foreign_errors_as(PromptError, subject):
-                return prepare(media)
-
-        return self.unread(parsed.encoder, read)
+            make = self._of_media(parsed, params)
+        fetching = self.image_limits.fetching
+        return begun(parsed.encoder, make, self.expected_bytes, fetching, subject)
 
     def _of_media(self, parsed: ParsedPrompt, params: SamplingParams) -> Callable[[Part], Prepared]:
         """What makes a prompt, whose text is checked, of its media. Raises PromptError."""
@@ -175,11 +167,8 @@ class InputProcessor:
             )
         return self._read_clip
 
-    def unread(self, media: Part, read: Callable[[Part], T]) -> Unread[T]:
-        """Of a checked prompt."""
-        return Unread(media, read, self._expected_bytes, self.image_limits.fetching)
-
-    def _expected_bytes(self, media: Part) -> int:
+    def expected_bytes(self, media: Part) -> int:
+        """An estimate of what reading the media of a checked prompt takes. May raise anything."""
         if self.audio is not None:
             return expected_bytes(media.audio, self.audio.sampling_rate)
         reader = self.images or self.attended_image

@@ -5,12 +5,30 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from antiphon.config.errors import ImageError, VideoError
+from antiphon.config.errors import ImageError, PromptError, VideoError
+from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.addresses import Content, fetched, is_fetched
 from antiphon.inputs.images.limits import Fetching
 from antiphon.inputs.prompts import Part
 
 T = TypeVar("T")
+
+
+def begun(
+    media: Part,
+    make: Callable[[Part], T],
+    measure: Callable[[Part], int],
+    fetching: Fetching,
+    subject: str,
+) -> "T | Unread[T]":
+    """What `make` makes of a prompt that is checked: at once where it has no media. Raises what
+    `make` does, and PromptError, which names the `subject`, for errors of other libraries."""
+
+    def read(media: Part) -> T:
+        with foreign_errors_as(PromptError, subject):
+            return make(media)
+
+    return Unread(media, read, measure, fetching) if media.media else read(media)
 
 
 @dataclass(frozen=True)
