@@ -9,6 +9,7 @@ in its place. An input that has seen two of them die is from then on encoded by 
 import asyncio
 import itertools
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -97,6 +98,10 @@ class Encodes:
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, []
+        self._send_new(outbox)
+
+    def _send_new(self, outbox: Iterable[_Wanted]) -> None:
+        """Those that nobody who is alive was asked for."""
         new = [wanted for wanted in outbox if wanted.asked is None and not wanted.answer.done()]
         self._send(new, again=False)
 
@@ -162,9 +167,7 @@ class Encodes:
             if wanted.kills >= KILLS:
                 error = f"given up: {wanted.deaths} encoders died while they had it, {KILLS} alone"
                 wanted.answer.set_exception(RequestFailed(error))
-        open_ones = [wanted for wanted in self._wanted.values() if not wanted.answer.done()]
-        # As new ones: nobody who is alive was asked for them.
-        self._send([wanted for wanted in open_ones if wanted.asked is None], again=False)
+        self._send_new(self._wanted.values())
 
     def end_all(self, reason: str) -> None:
         """Ends every open encode with EngineDeadError."""
