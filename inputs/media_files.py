@@ -7,6 +7,8 @@ itself opens nothing else.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -36,3 +38,13 @@ def formats() -> str:
 
     names = set(",".join(av.formats_available).split(","))
     return ",".join(sorted(names - REFERRING))
+
+
+@contextmanager
+def kept_place(file: Any) -> Iterator[None]:
+    """An open file is afterwards where it was before."""
+    place = file.tell()
+    try:
+        yield
+    finally:
+        file.seek(place)

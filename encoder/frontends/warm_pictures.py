@@ -9,6 +9,7 @@ from antiphon.config.options import Resizing
 from antiphon.families.image_halves import ImageHalf
 from antiphon.families.mllama_half import MllamaVisionHalf
 from antiphon.families.qwen_vision_half import QwenVisionHalf
+from antiphon.inputs.images.limits import may_be_on_device
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.images.rendering import CHANNELS, Patches, Rendering, View
 
@@ -18,7 +19,7 @@ FACTOR, MIDDLE = 1 / 255, (0.5,) * CHANNELS
 
 def takes_pictures(resizing: Resizing, device: torch.device) -> bool:
     """Whether an encoder on `device` may be given pictures, and not their pixels alone."""
-    return resizing == "device" or (resizing == "auto" and device.type == "cuda")
+    return may_be_on_device(resizing, device.type == "cuda")
 
 
 def pictures(half: ImageHalf) -> list[Pixels]:

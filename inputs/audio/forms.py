@@ -16,6 +16,7 @@ from antiphon.inputs.audio.files import read_file
 from antiphon.inputs.audio.limits import MAX_SECONDS, too_long
 from antiphon.inputs.audio.sound import Sound
 from antiphon.inputs.foreign_errors import foreign_errors_as
+from antiphon.inputs.media_files import kept_place
 
 # A path; the bytes of a file (bytes, bytearray, memoryview), or an open file; samples alone, which
 # are at the model's rate, or (samples, rate), either way round: arrays, tensors and lists [n],
@@ -101,11 +102,8 @@ def _size_of_stream(file: Any) -> int:
     """In bytes, of an open file."""
     if not file.seekable():
         return UNKNOWN_BYTES
-    place = file.tell()
-    try:
+    with kept_place(file):
         return int(file.seek(0, io.SEEK_END))
-    finally:
-        file.seek(place)
 
 
 def expected_bytes_of_file(size: int, rate: int) -> int:

@@ -14,9 +14,7 @@ from antiphon.config.errors import VideoError
 from antiphon.families.image_halves import ImageShape, VitHalf
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
-from antiphon.inputs.images.pixels import FLOAT, Pixels
-from antiphon.inputs.images.rendering import CHANNELS as COLORS
-from antiphon.inputs.images.sizes import decoded_bytes, most_bytes
+from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.images.video_processor import (
     UNUSABLE,
     check_tokens,
@@ -24,13 +22,7 @@ from antiphon.inputs.images.video_processor import (
     stated,
     unusable,
 )
-from antiphon.inputs.images.videos import (
-    MAX_VIDEO_PIXELS,
-    FrameSampling,
-    VideoInput,
-    measured,
-    read_video,
-)
+from antiphon.inputs.images.videos import FrameSampling, VideoInput, expected_bytes, read_video
 from antiphon.inputs.keys import content_key
 from antiphon.inputs.prepared import EncoderInput
 
@@ -83,8 +75,5 @@ class FrameProcessor(NamedTuple):
 
     def expected_bytes(self, source: VideoInput) -> int:
         """As `ImageProcessor.expected_bytes`, of a video."""
-        if (video := measured(source, self.sampling)) is None:
-            return COLORS * MAX_VIDEO_PIXELS + most_bytes(self.half)
-        frames, size = video
-        made = self.half.channels * frames * prod(self.half.image_size)
-        return decoded_bytes(size, frames) + FLOAT.itemsize * made
+        values = self.half.channels * prod(self.half.image_size)
+        return expected_bytes(source, self.sampling, self.half, lambda frames, _: frames * values)

@@ -48,9 +48,14 @@ class ImageLimits:
         fetching = Fetching(hosts, private=options.allow_private_media)
         resizing = options.image_resizing
         sees_gpu = options.device != "cpu" and torch.cuda.is_available()
-        if resizing == "auto" and not sees_gpu:
+        if not may_be_on_device(resizing, sees_gpu):
             resizing = "host"
         return cls(options.limit_images_per_prompt, fetching, resizing)
+
+
+def may_be_on_device(resizing: Resizing, has_gpu: bool) -> bool:
+    """Whether pictures may be resized where the encoder is, if the checkpoint allows it."""
+    return resizing == "device" or (resizing == "auto" and has_gpu)
 
 
 DEFAULT_LIMITS = ImageLimits()

@@ -3,8 +3,7 @@
 import base64
 import io
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from antiphon.inputs.images.forms import ImageInput, formats
 from antiphon.inputs.images.pixels import FLOAT
 from antiphon.inputs.images.rendering import CHANNELS as COLORS
 from antiphon.inputs.images.resizing import Size
+from antiphon.inputs.media_files import kept_place
 
 HEAD = 4 * (64 << 10)  # characters of base64 in which an image's size mostly is
 
@@ -46,16 +46,6 @@ def size_of(source: ImageInput) -> Size | None:
         return None
     with kept_place(source):
         return _of_file(source)
-
-
-@contextmanager
-def kept_place(file: Any) -> Iterator[None]:
-    """An open file is afterwards where it was before."""
-    place = file.tell()
-    try:
-        yield
-    finally:
-        file.seek(place)
 
 
 def _of_shape(shape: tuple[int, ...]) -> Size:

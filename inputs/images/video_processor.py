@@ -20,15 +20,14 @@ from antiphon.families.image_halves import ImageHalf, ImageShape
 from antiphon.families.qwen_vision_half import QwenVisionHalf
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
-from antiphon.inputs.images.pixels import FLOAT, Pixels
+from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.images.rendering import CHANNELS as COLORS
-from antiphon.inputs.images.sizes import decoded_bytes, most_bytes
+from antiphon.inputs.images.resizing import Size
 from antiphon.inputs.images.videos import (
-    MAX_VIDEO_PIXELS,
     FrameSampling,
     Video,
     VideoInput,
-    measured,
+    expected_bytes,
     read_video,
 )
 from antiphon.inputs.keys import content_key
@@ -104,12 +103,11 @@ class VideoProcessor(NamedTuple):
 
     def expected_bytes(self, source: VideoInput) -> int:
         """As `ImageProcessor.expected_bytes`, of a video."""
-        if (video := measured(source, self.sampling)) is None:
-            return COLORS * MAX_VIDEO_PIXELS + most_bytes(self.half)
-        frames, size = video
+        return expected_bytes(source, self.sampling, self.half, self._num_values)
+
+    def _num_values(self, frames: int, size: Size) -> int:
         pixels = max(self.size["shortest_edge"], min(prod(size), self.size["longest_edge"]))
-        made = COLORS * pixels * (frames + -frames % self.half.frames)
-        return decoded_bytes(size, frames) + FLOAT.itemsize * made
+        return COLORS * pixels * (frames + -frames % self.half.frames)
 
     def _grouped(self, frames: np.ndarray) -> np.ndarray:
         """Patches of single frames [frames, patches, features], in which each frame stands for all

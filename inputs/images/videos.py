@@ -3,7 +3,7 @@
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 
 from antiphon.config.errors import ImageError, VideoError
+from antiphon.families.image_halves import ImageHalf
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.addresses import Content, content_of, is_address, is_fetched
 from antiphon.inputs.images.forms import read_image
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
+from antiphon.inputs.images.pixels import FLOAT
+from antiphon.inputs.images.rendering import CHANNELS as COLORS
 from antiphon.inputs.images.resizing import Size
-from antiphon.inputs.images.sizes import kept_place, size_of
-from antiphon.inputs.media_files import open_media
+from antiphon.inputs.images.sizes import decoded_bytes, most_bytes, size_of
+from antiphon.inputs.media_files import kept_place, open_media
 
 # Frames as an array [frames, height, width, 3] or a list of images, alone or with their rate as
 # (frames, {"fps": ...}) or {"frames": ..., "fps": ...}; a file as a path, bytes, an open file, a
@@ -134,6 +137,20 @@ def _given(frames: Any, sampling: FrameSampling, fps: Any) -> Video:
         raise VideoError("frames of different sizes: all of a video have one")
     _check_pixels(len(images), math.prod(images[0].size), "the video")
     return Video(images, rate)
+
+
+def expected_bytes(
+    source: VideoInput,
+    sampling: FrameSampling,
+    half: ImageHalf,
+    num_values: Callable[[int, Size], int],
+) -> int:
+    """As `ImageProcessor.expected_bytes`, of a video. `num_values`: how many a processor makes of
+    so many frames of a size."""
+    if (video := measured(source, sampling)) is None:
+        return COLORS * MAX_VIDEO_PIXELS + most_bytes(half)
+    frames, size = video
+    return decoded_bytes(size, frames) + FLOAT.itemsize * num_values(frames, size)
 
 
 def measured(source: VideoInput, sampling: FrameSampling) -> tuple[int, Size] | None:
