@@ -5,8 +5,12 @@ from typing import Self
 
 import torch
 
-SLOTS, ROW_BYTES, RANKS = 256, 16384, 8  # that it has room for
-SHARED_BYTES = 2 * SLOTS * ROW_BYTES + 4 * SLOTS * RANKS
+SLOTS, ROW_BYTES, RANKS = 2048, 16384, 8  # that it has room for
+PUSHED_ROWS = 64  # up to which rows are sent as packets: twice the bytes, and one way less
+HALVES_BYTES = 2 * SLOTS * ROW_BYTES
+FLAGS_BYTES = 4 * SLOTS * RANKS
+PACKETS_BYTES = 2 * RANKS * PUSHED_ROWS * 2 * ROW_BYTES
+SHARED_BYTES = HALVES_BYTES + FLAGS_BYTES + PACKETS_BYTES
 
 
 @dataclass(frozen=True)
@@ -40,3 +44,9 @@ class SharedRows:
         rows, width = term.shape
         fits = width * term.itemsize <= ROW_BYTES
         return 0 < rows <= SLOTS and fits and self.size <= RANKS and term.stride(1) == 1
+
+
+def goes_as_packets(term: torch.Tensor) -> bool:
+    """Whether rows of `term` [rows, width], for which there is room, are few and whole packets."""
+    words = 4 // term.itemsize  # elements of a packet
+    return len(term) <= PUSHED_ROWS and term.shape[1] % (2 * words) == 0 == term.stride(0) % words

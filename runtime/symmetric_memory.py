@@ -32,8 +32,8 @@ from antiphon.runtime.groups import Group
 ONE_SHOT_BYTES = 512 * 2**10  # over the number of other ranks, all of which it reads
 TWO_SHOT_BYTES = 1280 * 2**10  # the largest that was measured
 # Up to which the norm behind a sum makes it (`kernels/summed_norm.py`), over the number of other
-# ranks; 0: never. No GPU has run that kernel yet: `benchmarks/reductions.py` says where it pays.
-SUMMED_NORM_BYTES = 0
+# ranks, all of which it reads; 0: never. `benchmarks/reductions.py` says where it pays.
+SUMMED_NORM_BYTES = 4 * 2**20
 ALIGNMENT = 16  # bytes that a thread of the kernels reads at once
 
 # What the kernels add. Half precision is added in float32: they know no float16.

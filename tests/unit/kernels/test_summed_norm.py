@@ -11,17 +11,22 @@ pytest.importorskip("triton")
 
 from antiphon.kernels.norms import add_norm, add_norm_quantized
 from antiphon.kernels.shared_rows import (
+    FLAGS_BYTES,
+    HALVES_BYTES,
+    PUSHED_ROWS,
     RANKS,
     ROW_BYTES,
     SHARED_BYTES,
     SLOTS,
     SharedRows,
+    goes_as_packets,
 )
 from antiphon.kernels.summed_norm import summed_norm
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compiled there: tests/multi_gpu")
 
 ROWS, WIDTH, EPS = 3, 72, 1e-5
+ODD = 73  # elements: no whole packets, so that rows are pulled
 FIRST = 2**31 - 6  # of the turns, which soon go on with negative numbers
 
 
@@ -33,25 +38,38 @@ def make(size: int, rank: int = 0) -> tuple[list[torch.Tensor], SharedRows]:
 
 def rows_of(memory: torch.Tensor, half: int, dtype: torch.dtype) -> torch.Tensor:
     """[SLOTS, elements] of one half, as its rank holds it."""
-    rows = memory[: 2 * SLOTS * ROW_BYTES].view(dtype).view(2, SLOTS, -1)
+    rows = memory[:HALVES_BYTES].view(dtype).view(2, SLOTS, -1)
     return rows[half]
 
 
 def flags_of(memory: torch.Tensor) -> torch.Tensor:
-    return memory[2 * SLOTS * ROW_BYTES :].view(torch.int32).view(SLOTS, RANKS)
+    flags = memory[HALVES_BYTES : HALVES_BYTES + FLAGS_BYTES]
+    return flags.view(torch.int32).view(SLOTS, RANKS)
+
+
+def packets_of(memory: torch.Tensor, half: int) -> torch.Tensor:
+    """[RANKS, PUSHED_ROWS, words, 2] int32 of one half: four bytes of a row, and the turn."""
+    packets = memory[HALVES_BYTES + FLAGS_BYTES :].view(torch.int32)
+    return packets.view(2, RANKS, PUSHED_ROWS, ROW_BYTES // 4, 2)[half]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("mean", [True, False], ids=["layer norm", "RMS norm"])
-def test_it_is_the_sum_and_the_norm_of_it(dtype: torch.dtype, mean: bool) -> None:
-    """With another rank whose rows and flags are there before this one comes, turn after turn."""
+@pytest.mark.parametrize("width", [WIDTH, ODD], ids=["pushed", "pulled"])
+def test_it_is_the_sum_and_the_norm_of_it(dtype: torch.dtype, mean: bool, width: int) -> None:
+    """With another rank whose rows are there before this one comes, turn after turn."""
     torch.manual_seed(1)
-    weight, bias = torch.randn(2, WIDTH).to(dtype)
+    weight, bias = torch.randn(2, width).to(dtype)
     (own, other), shared = make(2)
     for turn in range(1, 4):
-        x, term, theirs = torch.randn(3, ROWS, WIDTH).to(dtype)
-        rows_of(other, turn & 1, dtype)[:ROWS, :WIDTH] = theirs
-        flags_of(own)[:ROWS, 1] = turn + (turn == 2)  # it may be a turn ahead
+        x, term, theirs = torch.randn(3, ROWS, width).to(dtype)
+        if width == ODD:
+            rows_of(other, turn & 1, dtype)[:ROWS, :width] = theirs
+            flags_of(own)[:ROWS, 1] = turn + (turn == 2)  # it may be a turn ahead
+        else:
+            words = theirs.view(torch.int32)
+            received = packets_of(own, turn & 1)[1, :ROWS, : words.shape[1]]
+            received[..., 0], received[..., 1] = words, turn
         shift = bias if mean else None
         total, out, scales = summed_norm(x, term, weight, shift, EPS, shared)
         sums = (term.float() + theirs.float())[None]
@@ -59,10 +77,25 @@ def test_it_is_the_sum_and_the_norm_of_it(dtype: torch.dtype, mean: bool) -> Non
         assert torch.equal(total, right)
         assert torch.equal(out, normed)
         assert scales is None
-        assert torch.equal(rows_of(own, turn & 1, dtype)[:ROWS, :WIDTH], term)
-        assert (flags_of(other)[:ROWS, 0] == turn).all()
+        if width == ODD:
+            assert torch.equal(rows_of(own, turn & 1, dtype)[:ROWS, :width], term)
+            assert (flags_of(other)[:ROWS, 0] == turn).all()
+        else:
+            sent = packets_of(other, turn & 1)[0, :ROWS, : words.shape[1]]
+            assert torch.equal(sent[..., 0], term.view(torch.int32))
+            assert (sent[..., 1] == turn).all()
         assert shared.turns[: ROWS + 1].tolist() == [turn] * ROWS + [0]
         assert not flags_of(other)[:, 1:].any()
+        assert not packets_of(other, turn & 1)[1:].any()
+
+
+def test_few_rows_of_whole_packets_are_pushed() -> None:
+    assert goes_as_packets(torch.zeros(PUSHED_ROWS, WIDTH))
+    assert not goes_as_packets(torch.zeros(PUSHED_ROWS + 1, WIDTH))
+    half = torch.zeros(2, ODD + 1, dtype=torch.float16)
+    assert not goes_as_packets(half)  # 74: two packets a lane do not fill it
+    assert goes_as_packets(torch.zeros(2, WIDTH + 2, dtype=torch.float16)[:, :WIDTH])
+    assert not goes_as_packets(torch.zeros(2, ODD, dtype=torch.float16)[:, :WIDTH])
 
 
 def test_float8_rows() -> None:
@@ -98,14 +131,17 @@ def test_strided_rows_have_no_room() -> None:
 
 
 def meet(memories: list[torch.Tensor], rank: int, turns: int, results: Any) -> None:
-    """In the process of one rank: sums of turn after turn, without a word between them."""
+    """In the process of one rank: sums of turn after turn, without a word between them. Every other
+    sum is of rows that are pulled."""
     shared = SharedRows.of(memories[rank], [memory.data_ptr() for memory in memories], rank)
     shared.turns.fill_(FIRST)
-    x, weight, wrong = torch.zeros(2, 16), torch.ones(16), 0
+    wrong = 0
     for turn in range(turns):
         count = 1 + turn % 2  # slots differ in their turns
-        term = torch.full((count, 16), float((rank + 1) * (turn + 1)))
-        total, _, _ = summed_norm(x[:count], term, weight, None, EPS, shared)
+        width = 16 + turn // 2 % 2
+        term = torch.full((count, width), float((rank + 1) * (turn + 1)))
+        zeros, weight = torch.zeros(count, width), torch.ones(width)
+        total, _, _ = summed_norm(zeros, term, weight, None, EPS, shared)
         size = len(memories)
         wrong += int((total != (turn + 1) * size * (size + 1) / 2).any())
     results.put((rank, wrong))
@@ -119,6 +155,8 @@ def test_ranks_never_mix_their_turns(size: int) -> None:
     memories = [torch.zeros(SHARED_BYTES, dtype=torch.uint8).share_memory_() for _ in range(size)]
     for memory in memories:
         flags_of(memory).fill_(FIRST)
+        for half in range(2):
+            packets_of(memory, half)[..., 1] = FIRST - 1 + half % 2
     results = context.Queue()
     processes = [
         context.Process(target=meet, args=(memories, rank, 12, results)) for rank in range(size)
