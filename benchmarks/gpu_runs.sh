@@ -84,7 +84,8 @@ step_http() {
 # Image encoders at their published sizes on every backend, beside transformers. 500 s.
 step_image_encoders() {
     for name in qwen2.5-vl-vision internvit-6b-448 siglip-so400m-384 internvit-300m-448 clip-vit-large-336; do
-        within 110 "encoder_$name" "$PYTHON" $SCRIPTS/image_encoders.py "$name" --output "$out/$name.json"
+        within 110 "encoder_$name" "$PYTHON" $SCRIPTS/image_encoders.py "$name" --profile \
+            --output "$out/$name.json"
     done
 }
 

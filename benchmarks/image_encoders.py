@@ -5,7 +5,7 @@ What an encoder must compute is counted in transformers' model of the same confi
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -41,11 +41,16 @@ def backends(folder: str, options: dict[str, Any]) -> tuple[str, list[str]]:
     return choose("encoder", "auto", [spec]), usable
 
 
-def measure(folder: str, options: dict[str, Any], batches: Sequence[Batch]) -> list[Row]:
+def measure(
+    folder: str,
+    options: dict[str, Any],
+    batches: Sequence[Batch],
+    watch: Callable[[Row, Callable[[], Any]], None] | None = None,
+) -> list[Row]:
     """Of one encoder, for each of `batches`.
 
     ms: from packed images on the device to hidden states. from_host_ms: from the arrays that the
-    engine's frontend sends.
+    engine's frontend sends. `watch` gets each row, and the work of its `ms`.
     """
     config = resolve(folder, {"load_format": "dummy", **options})
     model = ModelConfig.load(config.model)
@@ -57,7 +62,8 @@ def measure(folder: str, options: dict[str, Any], batches: Sequence[Batch]) -> l
         inputs = random_images(model.encoder, count, height, width)
         packed = runner.frontend.pack(inputs)
         has_graph = not isinstance(runner.choose_graph(packed), NoGraph)
-        took = seconds(partial(runner.run, packed))
+        work = partial(runner.run, packed)
+        took = seconds(work)
         rows.append(
             {
                 "engine": "antiphon",
@@ -71,7 +77,9 @@ def measure(folder: str, options: dict[str, Any], batches: Sequence[Batch]) -> l
                 "ready_s": ready,
             }
         )
-    del runner
+        if watch is not None:
+            watch(rows[-1], work)
+    del runner, work  # both hold the model
     release()
     return rows
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from antiphon.benchmarks import profiles
 from antiphon.benchmarks.machine import Machine, measure
 from antiphon.benchmarks.rank_processes import HOST, Seat
 from antiphon.benchmarks.steps import (
@@ -33,7 +34,6 @@ from antiphon.runtime.symmetric_memory import SUMMED_NORM_BYTES
 from antiphon.scheduler.plan import StepPlan
 
 WARM_UPS = 5
-PROFILED = 5  # steps in a trace
 KERNELS = 8  # of a profile, the longest first
 Options = dict[str, Any]
 Figures = dict[str, Any]
@@ -223,25 +223,13 @@ def encoder(
 def profile(work: Callable[[], Any], path: Path, ranks: Ranks, figures: Figures) -> None:
     """A trace of some calls on the leader, in `path`; its longest kernels, in microseconds a call,
     go into `figures["profiles"]`."""
-    on_device = torch.cuda.is_available()
     if not ranks.is_leader:
-        for _ in range(PROFILED):
+        for _ in range(profiles.PROFILED):
             work()
         return
-    activities = torch.profiler.ProfilerActivity
-    kinds = [activities.CUDA] if on_device else [activities.CPU]
-    with torch.profiler.profile(activities=kinds) as trace:
-        for _ in range(PROFILED):
-            work()
-        if on_device:
-            torch.cuda.synchronize()
+    trace = profiles.traced(work)
     trace.export_chrome_trace(str(path))
-    totals = {
-        event.key: event.self_device_time_total if on_device else event.self_cpu_time_total
-        for event in trace.key_averages()
-    }
-    longest = sorted(totals.items(), key=lambda item: -item[1])[:KERNELS]
     name = path.name.partition(".")[0]
     figures.setdefault("profiles", {})[name] = [
-        [key[:70], round(total / PROFILED, 1)] for key, total in longest
+        [kernel.name, round(kernel.us, 1)] for kernel in profiles.kernels(trace)[:KERNELS]
     ]

@@ -22,6 +22,7 @@ from antiphon.encoder import models as encoders
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import Half, HeadTensors
 from antiphon.layers.checkpoint import Checkpoint
+from antiphon.layers.padding import pad_features
 from antiphon.layers.shard import Part, Shard
 from antiphon.layers.tensor_files import files_by_tensor
 from antiphon.layers.weights import bytes_saved
@@ -145,6 +146,8 @@ def _weight_bytes(
     model: ModelConfig, config: EngineConfig, target: Target, half: Half, part: Part
 ) -> int:
     module, itemsize = _module(model, config, half, part), target.dtype.itemsize
+    if model.quantization is None:
+        pad_features(module, target)
     plain = sum(weight.numel() for weight in module.parameters()) * itemsize
     if model.quantization is None:
         return plain

@@ -237,7 +237,7 @@ class LinearMethod(ABC):
         if norms is not None:
             q, k = norms.norm(q, k)
         if rotation is not None:
-            q, k = rotation.apply(q), rotation.apply(k)
+            q, k = rotation.turn(q, k)
         destination.write(k, v)
         return q
 

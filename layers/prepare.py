@@ -15,6 +15,7 @@ from antiphon.layers.activations import Activation, FusedActivation
 from antiphon.layers.linear import Linear, LinearMethod, PlainProduct
 from antiphon.layers.linear_methods import CublasProduct, SmallBatch, SplitKProduct
 from antiphon.layers.norms import DeferringNorm, FusedNorm, Norm
+from antiphon.layers.padding import pad_features
 from antiphon.layers.quantization.float8 import Float8Product
 from antiphon.layers.quantization.grouped import HALF_PRECISION, FewRows
 from antiphon.layers.quantization.int8 import Int8Product, Int8WeightOnly
@@ -53,6 +54,7 @@ class CachedModel(Model, Protocol):
 
 def prepare_encoder(model: Model, quantization: str, target: Target, pre_norm: bool) -> None:
     """Raises ConfigurationError for layers whose size `quantization` can't have."""
+    pad_features(model, target)
     choose_kernels(model, target)
     choose_stored(model, target)
     feed_float8(model.layers, pre_norm)
@@ -73,6 +75,7 @@ def prepare_decoder(
 
     Raises ConfigurationError for layers whose size `quantization` can't have.
     """
+    pad_features(model, target)
     cross = model.cross_projections()
     if kv_dtype == FLOAT8:  # changes weights, so before they are quantized
         of_self, of_cross = stored_scales

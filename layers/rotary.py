@@ -19,6 +19,14 @@ class Rotation:
     cos: torch.Tensor  # [tokens, size / 2] float32
     sin: torch.Tensor  # the same
 
+    def turn(self, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries and keys, each as `apply` turns them: on a GPU both in one launch."""
+        if q.device.type == "cuda":
+            from antiphon.kernels.rotary import turned  # Triton exists where CUDA does
+
+            return turned(q, k, self.cos, self.sin)
+        return self.apply(q), self.apply(k)
+
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """Turns queries or keys [tokens, heads, head_dim]: the first `size` features of
         each head, whose two halves are the two coordinates of the planes. Computed in

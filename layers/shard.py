@@ -1,7 +1,8 @@
 """How one half's layers and weights are divided among ranks.
 
 Heads, features and words are spread unevenly where they do not divide: nothing but reductions needs
-equal shapes, and those see [tokens, hidden]. Padding would cost the same time and more memory.
+equal shapes, and those see [tokens, hidden]. Padding all to the largest would cost the same time
+and more memory; a GPU pads a share whose own width it would multiply slowly (`padding.py`).
 """
 
 import math

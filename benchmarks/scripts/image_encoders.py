@@ -2,20 +2,22 @@
 without CUDA graphs, beside transformers and the matmul rate of the same run.
 
     python benchmarks/scripts/image_encoders.py siglip-so400m-384 [--backends triton,torch_sdpa]
-        [--batches 1x384x384,16x384x384] [--eager auto] [--output FILE.json]
+        [--batches 1x384x384,16x384x384] [--eager auto] [--output FILE.json] [--profile]
     python benchmarks/scripts/image_encoders.py qwen2.5-vl-vision --small    # a rehearsal on a CPU
 
 Random weights in bfloat16. FILE always has all there is so far; a backend that fails says so, and
-the others go on.
+the others go on. `--profile` prints where the device's time goes, by kernel.
 """
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from antiphon.benchmarks import image_encoders, image_peers
+from antiphon.benchmarks import image_encoders, image_peers, profiles
 from antiphon.benchmarks.image_encoders import Batch
 from antiphon.benchmarks.image_shapes import ENCODERS, small_encoder, threes
 from antiphon.benchmarks.machine import Machine, device_name, measure
@@ -36,6 +38,7 @@ BATCHES = {
 }
 DTYPE = {"dtype": "bfloat16"}
 SMALL_SWIN = "2x160x160"
+KERNELS = 15  # of a profile
 
 
 def main() -> None:
@@ -47,6 +50,7 @@ def main() -> None:
     parser.add_argument("--batches")
     parser.add_argument("--eager", default="auto", help="backends that also run without graphs")
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="of each backend with each batch")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     config = ENCODERS[arguments.name]
@@ -55,6 +59,7 @@ def main() -> None:
     if arguments.small:
         default = SMALL_SWIN if "depths" in config else default.split(",")[0]
     batches = threes(arguments.batches or default)
+    watch = print_profile if arguments.profile else None
     on_cuda = torch.cuda.is_available()
     machine = measure() if on_cuda else None  # on a CPU it is a rehearsal
     report = Report(arguments.name, machine or device_name(), arguments.output)
@@ -64,7 +69,7 @@ def main() -> None:
         for name, eager in _runs(folder, arguments.backends, arguments.eager):
             options = {**DTYPE, "encoder_attention_backend": name, "enforce_eager": eager}
             try:
-                rows = image_encoders.measure(folder, options, batches)
+                rows = image_encoders.measure(folder, options, batches, watch)
             except Exception as error:
                 print(f"{name}: {describe(error)}", flush=True)
                 image_encoders.release()
@@ -72,6 +77,12 @@ def main() -> None:
             _add(rows, operations, machine, report)
     print(f"{arguments.name} on {machine or device_name()}")
     print(table(report.rows))
+
+
+def print_profile(row: Row, work: Callable[[], Any]) -> None:
+    names = (row[name] for name in ("attention", "images", "size", "graph"))
+    print("{}, {} images of {}, graph: {}".format(*names))
+    print(table(profiles.rows_of(profiles.kernels(profiles.traced(work)), KERNELS)), flush=True)
 
 
 def _add(

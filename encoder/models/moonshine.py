@@ -66,7 +66,7 @@ class SelfAttention(nn.Module):
     ) -> torch.Tensor:
         """[tokens, hidden] -> what `o_proj` reads [tokens, heads * head_dim]."""
         q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))
-        q, k = rotation.apply(q), rotation.apply(k)
+        q, k = rotation.turn(q, k)
         return attention.run(q, k, v, metadata).flatten(1)
 
 

@@ -34,6 +34,7 @@ from antiphon.kernels.latent_attention import latent_attention
 from antiphon.kernels.latent_launch import LatentLaunch, TritonTile
 from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
+from antiphon.kernels.rotary import turned
 from antiphon.kernels.row_copy import copy_rows
 from antiphon.kernels.shared_rows import SHARED_BYTES, SharedRows
 
@@ -95,6 +96,8 @@ def launches() -> Iterator[tuple[str, Any]]:
             yield f"full_attention {dtype} {group} heads share keys", partial(_attend, dtype, group)
         for size in (64, 72, 80, 128):
             yield f"float8_attention {dtype} {size}", partial(_attend_float8, dtype, size)
+        for size, planes in ((80, 40), (64, 16)):
+            yield f"turned {dtype} {size}", partial(_turn, dtype, size, planes)
     of_float8 = partial(_attend_states, torch.bfloat16, FLOAT8, *LATENT[0])
     yield "latent_attention float8", of_float8
     for dtype in HALF:
@@ -212,6 +215,11 @@ def _attend(dtype: torch.dtype, group: int) -> None:
     heads = (HEADS, HEADS // group, HEADS // group)
     q, k, v = torch.zeros(32, sum(heads), HEAD_DIM, dtype=dtype).split(heads, 1)
     full.full_attention(q, k, v, torch.zeros(2, dtype=torch.int32), 32, 1.0)
+
+
+def _turn(dtype: torch.dtype, size: int, planes: int) -> None:
+    q, k, _ = torch.zeros(ROWS, 3 * HEADS, size, dtype=dtype).split(HEADS, 1)
+    turned(q, k, *torch.zeros(2, ROWS, planes))
 
 
 def _attend_float8(dtype: torch.dtype, size: int) -> None:

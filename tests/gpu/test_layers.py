@@ -17,11 +17,13 @@ from antiphon.layers.activations import KINDS, Activation, FusedActivation
 from antiphon.layers.linear import Linear
 from antiphon.layers.linear_methods import SmallBatch, SplitKProduct
 from antiphon.layers.norms import FusedNorm, LayerNorm, RMSNorm
+from antiphon.layers.padding import pad_features
 from antiphon.layers.prepare import fuse_small_batches
 from antiphon.layers.quantization.float8 import Float8Activation, Float8Norm, to_float8
 from antiphon.layers.quantization.int8 import to_int8
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual, SplitK
+from antiphon.layers.rotary import Rotation
 from antiphon.runtime.device import Target
 
 pytestmark = [
@@ -201,3 +203,37 @@ def test_capturing_waits_for_what_the_work_reads() -> None:
     captured[2048].graph.replay()
     torch.cuda.synchronize()
     assert out[:, 0].tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(("heads", "kv_heads", "dim", "planes"), [(16, 16, 80, 40), (28, 4, 24, 8)])
+def test_queries_and_keys_turn_as_in_torch(
+    dtype: torch.dtype, heads: int, kv_heads: int, dim: int, planes: int
+) -> None:
+    """Every number, in any dtype: nothing is fused that torch rounds in between."""
+    buffer = torch.randn(77, (heads + 2 * kv_heads) * dim, device="cuda").to(dtype)
+    q, k, _ = buffer.split([heads * dim, kv_heads * dim, kv_heads * dim], dim=-1)
+    q, k = q.unflatten(-1, (heads, dim)), k.unflatten(-1, (kv_heads, dim))
+    angles = Rotation(*torch.randn(2, 77, planes, device="cuda"))
+    for actual, x in zip(angles.turn(q, k), (q, k), strict=True):
+        assert torch.equal(actual, angles.apply(x))
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("width", [3420, 1708])
+def test_odd_widths_are_padded(width: int, quantized: bool) -> None:
+    """In float8, too, which has no products of such widths."""
+    layer = nn.Module()
+    layer.fc1, layer.fc2 = Linear(1280, width), Linear(width, 1280)
+    layer.activation = Activation("silu")
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    x = torch.randn(77, 1280)
+    wanted = layer.fc2(layer.activation(layer.fc1(x)))
+    layer.to("cuda", torch.bfloat16)
+    pad_features(layer, Target(torch.device("cuda"), torch.bfloat16))
+    if quantized:
+        to_float8(layer.fc1)
+        to_float8(layer.fc2)
+    actual = layer.fc2(layer.activation(layer.fc1(x.cuda().bfloat16()))).float().cpu()
+    assert (actual - wanted).norm() <= (0.08 if quantized else 0.01) * wanted.norm()

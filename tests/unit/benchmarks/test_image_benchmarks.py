@@ -1,14 +1,25 @@
 """Benchmarks of models that read images, on a CPU with very small ones."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from antiphon.benchmarks import image_encoders, image_peers, local, serving, shapes, steps
+from antiphon.benchmarks import (
+    image_encoders,
+    image_peers,
+    local,
+    profiles,
+    serving,
+    shapes,
+    steps,
+)
 from antiphon.benchmarks.image_shapes import ENCODERS, MODELS, small, small_encoder
 from antiphon.benchmarks.machine import Machine
+from antiphon.benchmarks.report import Row
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import ModelOptions
 from antiphon.engine.async_engine import AsyncEngine
@@ -69,3 +80,22 @@ def test_an_encoder_beside_transformers_and_the_limit(tmp_path: Path) -> None:
         rate = operations[shape] / row["ms"] * 1e3
         assert row["of_matmul_%"] == pytest.approx(100 * rate / 1e11)
     assert rows[2]["times_transformers"] == pytest.approx(rows[0]["ms"] / rows[2]["ms"])
+
+
+def test_a_profile_has_every_kernel_once(tmp_path: Path) -> None:
+    shapes.write_checkpoint(small_encoder(ENCODERS["qwen2.5-vl-vision"]), tmp_path)
+    made = []
+
+    def watch(row: Row, work: Callable[[], Any]) -> None:
+        made.append((row["images"], profiles.rows_of(profiles.kernels(profiles.traced(work)), 4)))
+
+    image_encoders.measure(str(tmp_path), {"device": "cpu"}, [(2, 112, 112)], watch)
+    ((images, rows),) = made
+    assert images == 2
+    *shown, others, total = rows
+    assert [row["us"] for row in shown] == sorted((row["us"] for row in shown), reverse=True)
+    assert len(shown) == 4
+    for name in ("us", "%", "launches"):
+        parts = sum(row[name] for row in (*shown, others))
+        assert parts == pytest.approx(total[name])
+    assert total["%"] == pytest.approx(100)
