@@ -51,11 +51,11 @@ step_tests() {
     done
 }
 
-# Attention to hidden states: the kernel by warpgroups beside the one that is chosen. 150 s.
+# Attention to hidden states: the kernel by warpgroups, and the one by warps beside it. 150 s.
 step_latent() {
     LINES_SHOWN=5 within 120 wgmma_tests "$PYTHON" -m pytest -m gpu -p no:benchmark -q -x -n 4 \
         tests/gpu/test_latent_wgmma.py
-    for form in "" --warpgroups; do
+    for form in "" --warps; do
         # shellcheck disable=SC2086 # none or one
         within 100 "latent$form" "$PYTHON" $SCRIPTS/latent_attention.py $form \
             --sequences 1,16,64,128,256 --models 20x1280,16x1024

@@ -2,8 +2,7 @@
 
 What `latent_mma.py` computes, for states of half precision. There the time goes into reading tiles
 from shared memory into registers; these products (wgmma) take both of their sides from shared
-memory, where a tile lies as its tensor map brings it. See `cuda/latent_wgmma.cu`. No GPU has run it
-yet, so it is not chosen: `ENABLED`.
+memory, where a tile lies as its tensor map brings it. See `cuda/latent_wgmma.cu`.
 """
 
 import ctypes
@@ -22,7 +21,6 @@ from antiphon.kernels.latent_launch import (
 )
 from antiphon.kernels.paged_splits import Workspace
 
-ENABLED = False  # until a GPU has shown that it is right and faster
 SOURCES = ("ptx.cuh", "hopper.cuh", "latent_splits.cuh", "latent_pairs.cuh", "latent_wgmma.cu")
 ARCHITECTURE = "90a"  # wgmma is of these GPUs alone
 PAGE_SIZES = (8, 16, 32, 64)
@@ -42,8 +40,7 @@ def takes(
 ) -> bool:
     """Whether the kernel computes states of `kv_dtype` (by default `dtype`) here."""
     return (
-        ENABLED
-        and latent_mma.takes(width, dtype, kv_dtype, device)
+        latent_mma.takes(width, dtype, kv_dtype, device)
         and torch.cuda.get_device_capability(device) == latent_mma.CAPABILITY
         and page_size in PAGE_SIZES
         and has_wgmma_tile(width, (kv_dtype or dtype).itemsize)

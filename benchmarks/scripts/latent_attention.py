@@ -1,7 +1,7 @@
 """One layer's cross-attention in a decode step: on keys and values, and on hidden states.
 
     python benchmarks/scripts/latent_attention.py [--sequences 1,16,64,256] [--tokens 1500]
-        [--models 20x1280,12x768] [--queries 1] [--float8] [--warpgroups] [--device cpu]
+        [--models 20x1280,12x768] [--queries 1] [--float8] [--warps] [--device cpu]
 
 `--models`: heads x width of the hidden states, with heads of 64. `--float8`: states, keys and
 values are float8. Each figure is microseconds, on a CUDA device of calls in a graph, over pages
@@ -9,8 +9,8 @@ that no cache holds. `kv`: attention to keys and values. `latent`: attention to 
 `absorbed`: with the two products around it that stand in for the projections of keys and values.
 `kv floor`, `latent floor`: the bytes of the keys and values, of the states, at the rate of a copy.
 `error`: of the latent form beside attention to keys and values made of the same states in float32,
-as a share of its size. `--warpgroups`: by the kernel of `kernels/latent_wgmma.py`. A CPU computes
-in float32; it shows that the script runs, not what a GPU needs.
+as a share of its size. `--warps`: not by the kernel of `kernels/latent_wgmma.py`, but by that of
+`latent_mma.py`. A CPU computes in float32; it shows that the script runs, not what a GPU needs.
 """
 
 import argparse
@@ -188,10 +188,11 @@ def main() -> None:
     parser.add_argument("--models", default="20x1280,16x1024,12x768,32x2048")
     parser.add_argument("--queries", default="1")
     parser.add_argument("--float8", action="store_true")
-    parser.add_argument("--warpgroups", action="store_true")
+    parser.add_argument("--warps", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    latent_wgmma.ENABLED = options.warpgroups
+    if options.warps:
+        latent_wgmma.takes = lambda *_: False
     device, copy_rate = torch.device(options.device), 0.0
     if device.type == "cuda":
         machine = measure()
@@ -205,10 +206,6 @@ def main() -> None:
         options.models.split(","), product(*numbers)
     ):
         heads, width = map(int, model.split("x"))
-        stored = FLOAT8 if options.float8 else None
-        kind = (width, torch.bfloat16, stored, PAGE_SIZE, device)
-        if options.warpgroups and not latent_wgmma.takes(*kind):
-            parser.error(f"--warpgroups: the kernel takes no states of {model} here")
         case = Case(sequences, tokens, queries, heads, width, device, options.float8)
         rows.append(measured(case, copy_rate))
         print(table(rows[-1:]), flush=True)

@@ -1,4 +1,4 @@
-"""Attention to hidden states by products of warpgroups: the kernel that is not chosen yet."""
+"""Attention to hidden states by products of warpgroups: Hopper's kernel."""
 
 import pytest
 import torch
@@ -16,11 +16,10 @@ pytestmark = [
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("sizes", [(20, 1280), (12, 768), (16, 1024), (3, 128)])
 def test_attention_to_hidden_states(
-    monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int], dtype: torch.dtype, page_size: int
+    sizes: tuple[int, int], dtype: torch.dtype, page_size: int
 ) -> None:
     from antiphon.attention.backends.triton import TritonLatent
 
-    monkeypatch.setattr(latent_wgmma, "ENABLED", True)
     spec = paged_spec("latent", *sizes, dtype, False, page_size, "cuda", kv_heads=1)
     if not latent_wgmma.takes(sizes[1], dtype, None, page_size, spec.device):
         pytest.skip("for Hopper GPUs")

@@ -121,5 +121,5 @@ def test_other_states_are_left_to_other_kernels(width: int, itemsize: int) -> No
     assert not has_wgmma_tile(width, itemsize)
 
 
-def test_no_gpu_has_run_it() -> None:
+def test_cpus_have_no_warpgroups() -> None:
     assert not latent_wgmma.takes(1280, BF16, None, 16, torch.device("cpu"))
