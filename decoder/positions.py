@@ -33,9 +33,9 @@ class GridPositions:
         shifts = np.zeros((3, len(slots), 1), np.int64)  # of what is behind a prompt
         for i, (admission, count) in enumerate(zip(admissions, counts.tolist(), strict=True)):
             if count:
-                positions = grid_positions(count, admission.grids)
-                prompts[:, i, :count] = positions
-                shifts[:, i] = positions[:, -1:] + 1 - count
+                placed = grid_positions(count, admission.grids)
+                prompts[:, i, :count] = placed
+                shifts[:, i] = placed[:, -1:] + 1 - count
         index, ends, of_prompts, behind = together_to_device(
             [slots, counts[:, None], prompts, shifts], self.table.device
         )

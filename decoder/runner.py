@@ -235,7 +235,7 @@ class DecoderRunner:
                 self.draft.propose(plan)
         choice = self.choose_graph(plan)
         inputs = self.inputs.fill(plan, choice.shape or self.inputs.shape_of(plan))
-        if inputs.shape.states:
+        if inputs.shape.states and self.part.is_first:
             self.prompt_states.fill(plan.embeddings)
         self.links.receive_stream(inputs.shape.tokens)
         if choice.shape is not None and self.graphs is not None:
