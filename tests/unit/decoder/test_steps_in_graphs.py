@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from plain_engine import PlainEngine
-from prompt_states import StatesEngine, make_states
+from prompt_states import STATES, StatesEngine, make_states, run_with_states
 from rerun_capture import Rerun
 from sampled_requests import check_same
 from sampling_steps import greedy_by_kernels
@@ -24,7 +24,7 @@ from antiphon.decoder import runner as decoder_runner
 from antiphon.decoder import step_attention
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.runtime import graphs as runtime_graphs
-from antiphon.scheduler.request import Finished, Media
+from antiphon.scheduler.request import Finished
 
 OPTIONS = {"max_num_seqs": 2, "max_model_len": 16, "max_encoder_len": 8, "kv_page_size": 16}
 
@@ -88,26 +88,11 @@ def test_steps_in_graphs_give_the_same_tokens(
     assert not runner.eager_steps, "a row that draws throws no step out of its graph"
 
 
-def run_with_states(engine: StatesEngine) -> list[Finished]:
-    """Prompts in which hidden states stand, one at the very end, and one of tokens alone."""
-    rules = DecodingRules(min_tokens=2, stop_ids=(1,))
-    for inputs in (
-        (Media("a", "image", 3, position=1),),
-        (Media("b", "image", 2, position=4), Media("a", "image", 3, position=1)),
-        (),
-        (Media("b", "image", 2, position=2),),
-    ):
-        request = engine.request(None, [4, 5, 6, 7, 8, 9], 4, rules)
-        request.inputs = inputs
-        engine.submit(request)
-    return [end for _, end in sorted(engine.run().items())]
-
-
 def test_prompts_with_hidden_states_run_in_graphs(
     tmp_path: Path, captured: Callable[[], None]
 ) -> None:
     """With a budget that cuts prompts, so that one token of them is all that a step computes."""
-    states = make_states(make_decoder("llama", tmp_path), {"a": 3, "b": 2})
+    states = make_states(make_decoder("llama", tmp_path), STATES)
     options = {name: value for name, value in OPTIONS.items() if name != "max_encoder_len"}
     options["max_num_batched_tokens"] = 5
     expected = run_with_states(StatesEngine(tmp_path, states, **options))
