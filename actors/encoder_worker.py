@@ -72,15 +72,15 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         several, which this one leads."""
         super().__init__()
         self.incarnation = incarnation
-        batch_tokens = config.encoder.max_encoder_batch_tokens
-        self._jobs, self._counters = EncoderJobs(batch_tokens), EncoderCounters()
-        self._departures = Departures(self._jobs.end)
-        ahead = None if model.decoder_half is None else tokens_ahead(model, config.scheduler)
-        self._capacity = encoder_capacity(batch_tokens, ahead)
-        self._in_flight: deque[LaunchedBatch] = deque()
-        self.news = News()
         self._followers: RankSenders | None = None
         self.runner = EncoderRunner(model, config, ranks, self._command)
+        self._jobs = EncoderJobs(self.runner.batch_tokens)
+        self._counters = EncoderCounters()
+        self._departures = Departures(self._jobs.end)
+        ahead = None if model.decoder_half is None else tokens_ahead(model, config.scheduler)
+        self._capacity = encoder_capacity(config.encoder.max_encoder_batch_tokens, ahead)
+        self._in_flight: deque[LaunchedBatch] = deque()
+        self.news = News()
         self._set_links(Links())
         self._max_in_flight = self.runner.ranks.parallel.pipeline + 1  # one a stage, one queued
 

@@ -41,12 +41,17 @@ def batch_sizes(max_seqs: int) -> list[int]:
 
 
 def step_shapes(
-    max_seqs: int, max_kv_len: int, max_cross_len: int, most_readouts: int = 0
+    max_seqs: int,
+    max_kv_len: int,
+    max_cross_len: int,
+    most_readouts: int = 0,
+    states: bool = False,
 ) -> list[StepShape]:
     """All shapes with a graph, largest first: its memory serves the other graphs.
 
     `most_readouts`: in a step with prompts, which then always computes the logits of so
-    many further tokens; 0 for models whose requests ask for none.
+    many further tokens; 0 for models whose requests ask for none. `states`: hidden states
+    may stand in prompts.
     """
     shapes = []
     for i, size in enumerate(reversed(batch_sizes(max_seqs))):
@@ -57,7 +62,9 @@ def step_shapes(
             longest = min(query_len, max_kv_len)
             tokens = min(size + room, size * longest)
             readouts = min(max(size, LEAST_READOUTS), most_readouts) if room else 0
-            shapes.append(StepShape(size, tokens, longest, max_kv_len, max_cross_len, readouts))
+            lengths = (longest, max_kv_len, max_cross_len)
+            may_stand = states and room > 0
+            shapes.append(StepShape(size, tokens, *lengths, readouts, states=may_stand))
     return shapes
 
 
@@ -82,7 +89,7 @@ class EagerReason(StrEnum):
     """Why a step is launched kernel by kernel."""
 
     NO_GRAPHS = "no_graphs"  # a CPU, `enforce_eager`, or an attention backend without graphs
-    EMBEDDINGS = "embeddings"  # hidden states stand in a prompt, which is long in most cases
+    EMBEDDINGS = "embeddings"  # hidden states stand in place of tokens of a step with drafts
     LONG_PROMPT = "long_prompt"  # longer than LONG_PROMPT_TOKENS
     MANY_PROMPT_TOKENS = "many_prompt_tokens"  # no graph has room for all prompts of the step
     READOUTS = "readouts"  # more than graphs have room for
@@ -110,14 +117,19 @@ class StepShapes:
     def choose(self, plan: StepPlan) -> GraphChoice:
         """The smallest shape that holds `plan` and its padding, which has one token for
         each sequence that the step lacks."""
-        if plan.embeddings:
-            return GraphChoice(None, EagerReason.EMBEDDINGS)
         longest = int(plan.query_lens.max())
         drafts = 0 if plan.drafts is None else plan.drafts.most
-        return self._choose(len(plan.slots), plan.num_tokens, longest, len(plan.readouts), drafts)
+        sizes = (len(plan.slots), plan.num_tokens, longest, len(plan.readouts), drafts)
+        return self._choose(*sizes, bool(plan.embeddings))
 
     def _choice(
-        self, sequences: int, tokens: int, longest: int, readouts: int, drafts: int
+        self,
+        sequences: int,
+        tokens: int,
+        longest: int,
+        readouts: int,
+        drafts: int,
+        states: bool,
     ) -> GraphChoice:
         shapes = self._smallest_first
         if not shapes:
@@ -129,10 +141,13 @@ class StepShapes:
                 and shape.max_query_len >= longest
                 and shape.readouts >= readouts
                 and (shape.drafts >= drafts if drafts else not shape.drafts)
+                and (shape.states or not states)
             ):
                 return GraphChoice(shape)
         if readouts > max(shape.readouts for shape in shapes):
             return GraphChoice(None, EagerReason.READOUTS)
+        if states and self._choose(sequences, tokens, longest, readouts, drafts, False).shape:
+            return GraphChoice(None, EagerReason.EMBEDDINGS)
         is_long = longest > max(shape.max_query_len for shape in shapes)
         return GraphChoice(
             None, EagerReason.LONG_PROMPT if is_long else EagerReason.MANY_PROMPT_TOKENS

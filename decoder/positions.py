@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from antiphon.runtime.device import to_device
+from antiphon.runtime.device import together_to_device
 from antiphon.scheduler.grids import PlacedGrid
 from antiphon.scheduler.plan import Admission, Fork
 
@@ -26,20 +26,25 @@ class GridPositions:
         self.table = self._indices.repeat(3, num_slots, 1)
 
     def admit(self, admissions: Sequence[Admission]) -> None:
-        """Overwrites the positions of the admitted slots."""
-        device = self.table.device
+        """Overwrites the positions of the admitted slots, in one copy to the device."""
         slots = np.array([admission.slot for admission in admissions])
-        self.table[:, to_device(slots, device)] = self._indices
-        for admission in admissions:
-            if admission.grids:
-                slot, count = admission.slot, admission.prompt_len
-                positions = grid_positions(count, admission.grids)
-                self.table[:, slot, :count] = to_device(positions, device)
-                behind = to_device(positions[:, -1:] + 1 - count, device)
-                self.table[:, slot, count:] += behind
-                # Behind a video at the very end of a prompt, there may be too few
-                # positions.
-                self.table[:, slot].clamp_(max=self.table.shape[2] - 2)
+        counts = np.array([a.prompt_len if a.grids else 0 for a in admissions])
+        prompts = np.zeros((3, len(slots), counts.max(initial=1)), np.int64)
+        shifts = np.zeros((3, len(slots), 1), np.int64)  # of what is behind a prompt
+        for i, (admission, count) in enumerate(zip(admissions, counts.tolist(), strict=True)):
+            if count:
+                placed = grid_positions(count, admission.grids)
+                prompts[:, i, :count] = placed
+                shifts[:, i] = placed[:, -1:] + 1 - count
+        index, ends, of_prompts, behind = together_to_device(
+            [slots, counts[:, None], prompts, shifts], self.table.device
+        )
+        longest = prompts.shape[2]
+        positions = self._indices + behind
+        in_prompt = self._indices[:longest] < ends
+        positions[..., :longest] = torch.where(in_prompt, of_prompts, positions[..., :longest])
+        # Behind a video at the very end of a prompt, there may be too few positions.
+        self.table[:, index] = positions.clamp_(max=self.table.shape[2] - 2)
 
     def fork(self, forks: Sequence[Fork]) -> None:
         """Forks share their source's prompt. In order: a fork may be forked again."""

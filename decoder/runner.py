@@ -6,7 +6,6 @@ also stay on the device, so the next step can be launched before the host has th
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.alignment import Aligner
 from antiphon.decoder.cross_kv import CrossKV, cross_write_sizes
-from antiphon.decoder.embeddings import put_embeddings
+from antiphon.decoder.embeddings import PromptStates
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
     NO_SHAPES,
@@ -47,7 +46,7 @@ from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.layers.shard import Part
 from antiphon.runtime.device import Target, probe
 from antiphon.runtime.ranks import Ranks
-from antiphon.scheduler.plan import Embedding, StepPlan
+from antiphon.scheduler.plan import StepPlan
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +101,7 @@ class DecoderRunner:
         self.tables = make_tables(model, self.slots, self.pool)
         lanes = self.ranks.parallel.pipeline
         self.inputs = make_inputs(config, self.slots, self.pool, self.tables, lanes)
+        self.prompt_states = PromptStates(self.arena, self.inputs.limits.tokens)
         size = (self.inputs.limits.tokens, model.decoder.hidden_size)
         self.links = StageLinks(self.ranks, self.part, self.slots, size, self.target.dtype)
         self.draft = self._load_draft()
@@ -191,7 +191,8 @@ class DecoderRunner:
         # Every window of Whisper asks for the probability that nobody speaks in it.
         readouts = GRAPH_READOUTS if self.sampler.timestamps is not None else 0
         lengths = model.max_decoder_len, model.max_cross_len
-        shapes = step_shapes(max_seqs, *lengths, readouts)
+        in_prompts = self.cross is None and len(self.arena.states) > 0
+        shapes = step_shapes(max_seqs, *lengths, readouts, in_prompts)
         if most := most_drafting(self.config):
             num_drafts = self.config.speculation.num_speculative_tokens
             shapes += draft_shapes(most, *lengths, num_drafts)
@@ -234,6 +235,8 @@ class DecoderRunner:
                 self.draft.propose(plan)
         choice = self.choose_graph(plan)
         inputs = self.inputs.fill(plan, choice.shape or self.inputs.shape_of(plan))
+        if inputs.shape.states and self.part.is_first:
+            self.prompt_states.fill(plan.embeddings)
         self.links.receive_stream(inputs.shape.tokens)
         if choice.shape is not None and self.graphs is not None:
             self.graphs.replay(inputs)
@@ -241,7 +244,7 @@ class DecoderRunner:
             if choice.reason is not None and self.graphs is not None:
                 self.eager_steps[choice.reason.counter] += 1
             features = self.sampler.features(plan.slots[plan.samples])
-            self._run_and_sample(inputs, self.attention.plan(inputs), features, plan.embeddings)
+            self._run_and_sample(inputs, self.attention.plan(inputs), features)
         self.links.send_stream(inputs.shape.tokens)
         if not self.part.is_last:
             finished = FinishedStep(self.outputs.samples.first(len(plan.slots)))
@@ -271,18 +274,15 @@ class DecoderRunner:
         inputs: StepInputs,
         attentions: PlannedAttentions,
         features: SamplingFeatures = GRAPH_FEATURES,
-        embeddings: Sequence[Embedding] = (),
     ) -> None:
         """The model, and the likeliest tokens under the rules of most requests."""
-        hidden = self._run_layers(inputs, attentions, embeddings)
+        hidden = self._run_layers(inputs, attentions)
         if self.part.is_last:
             self.outputs.compute(inputs, hidden, features)
         else:
             self.links.outgoing[: inputs.shape.tokens] = hidden
 
-    def _run_layers(
-        self, inputs: StepInputs, attentions: PlannedAttentions, embeddings: Sequence[Embedding]
-    ) -> torch.Tensor:
+    def _run_layers(self, inputs: StepInputs, attentions: PlannedAttentions) -> torch.Tensor:
         """What the layers of this stage give, [tokens, hidden]."""
         self.inputs.lay_out(inputs)
         tensors = inputs.tensors
@@ -291,7 +291,7 @@ class DecoderRunner:
         step = DecoderStep(self.pool, tensors.slot_mapping, *attentions, sees)
         if self.part.is_first:
             x = self.model.embed(tensors.token_ids, positions)
-            put_embeddings(x, embeddings, self.arena)
+            x = self.prompt_states.put(x) if inputs.shape.states else x
         else:
             x = self.links.incoming[: inputs.shape.tokens]
         hidden: torch.Tensor = self.model(x, positions, step)

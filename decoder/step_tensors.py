@@ -37,6 +37,7 @@ class StepShape:
     max_cross_len: int
     readouts: int = 0
     drafts: int = 0  # of each sequence; 0: of none
+    states: bool = False  # hidden states may stand in place of tokens
 
     @property
     def per_row(self) -> int:
@@ -48,7 +49,8 @@ class StepShape:
         """The shape of `plan` itself, without padding; `cross_lens` [rows]."""
         query, kv, cross = (int(lens.max()) for lens in (plan.query_lens, plan.kv_lens, cross_lens))
         drafts = 0 if plan.drafts is None else plan.drafts.most
-        return cls(len(plan.slots), plan.num_tokens, query, kv, cross, len(plan.readouts), drafts)
+        sizes = (len(plan.slots), plan.num_tokens, query, kv, cross)
+        return cls(*sizes, len(plan.readouts), drafts, bool(plan.embeddings))
 
 
 @dataclass(frozen=True)

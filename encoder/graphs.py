@@ -35,6 +35,7 @@ class EncoderGraphs(Generic[B, S]):
     ) -> None:
         """Captures them all. Those of a later stage read what the one before has written."""
         self._inputs, self._stage = inputs, stage
+        self.most_rows = inputs.most_rows
         largest, spec = inputs.shapes[0], attention.spec
         zeros = partial(torch.zeros, dtype=spec.dtype, device=spec.device)
         self._entering = zeros(0 if stage.is_first else largest.tokens, half.hidden_size)

@@ -75,6 +75,7 @@ class EncoderRunner:
         self.ranks = (ranks or Ranks.alone()).pausable()
         self._followers = followers
         self._shares_inputs = self.ranks.parallel.mode == "data"
+        self._most_tokens = options.max_encoder_batch_tokens
         self._part = self._part_of(half.num_layers)
         spec = encoder_spec(half, self.target, self._part.shard, options)
         self.attention = select_full("encoder", options.attention_backend, spec)
@@ -102,6 +103,16 @@ class EncoderRunner:
     def part_layers(self) -> int:
         """How many layers are here."""
         return len(self._part.layers)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Encoder tokens of a batch, at most. Of images of any sizes, as many as a graph holds:
+        more are encoded no faster, and launching them would take the host from the decoder."""
+        rows = self.graphs.most_rows if isinstance(self.graphs, EncoderGraphs) else None
+        if rows is None:
+            return self._most_tokens
+        sharing = self.ranks.tensor.size if self._shares_inputs else 1
+        return min(self._most_tokens, rows * sharing)
 
     def _part_of(self, num_layers: int) -> Part:
         part = Part.of(self.ranks, num_layers)

@@ -1,7 +1,7 @@
 """Hidden states and embeddings on the device of the decoder that uses them.
 
     encoder --put--> rows of one tensor --gather--> cross KV
-            --adopt->                   --get-----> tokens of a prompt
+            --adopt->                   ----------> tokens of a prompt
 
 The scheduler sees only keys, and counts rows by them (`EncodeLedger`): it asks for no
 more work than there is room for, and decides what is dropped. So the arena is
@@ -125,12 +125,6 @@ class StateArena:
         for key in keys:
             self.space.use(key)
         return np.concatenate([self._rows[key] for key in keys])
-
-    def get(self, key: str, first: int, count: int) -> torch.Tensor:
-        """`count` of the states of `key` from number `first`, [count, hidden], for the
-        step that is launched now."""
-        self.space.use(key)
-        return self.states[to_device(self._rows[key][first : first + count], self.device)]
 
     def drop(self, key: str) -> None:
         """Frees the rows of `key`, if it is here, or will do so once no encoder may write them."""

@@ -29,6 +29,7 @@ from antiphon.benchmarks.machine import device_name, measure
 from antiphon.benchmarks.report import Report, Row, table
 from antiphon.benchmarks.serving import Load, latency
 from antiphon.benchmarks.shapes import write_checkpoint
+from antiphon.benchmarks.stacks import sampled
 from antiphon.cli.pairs import parse_pairs
 from antiphon.config.errors import describe
 from antiphon.config.options import resolve
@@ -71,22 +72,27 @@ async def measured(
         if profiled is not None:
             most = max(callers)
             sized = replace(loads[0], requests=4 * most)
-            await profile(partial(latency, engine, sized, most), profiled)
+            await profile(engine, partial(latency, engine, sized, most), profiled)
 
 
-async def profile(run: Callable[[], Awaitable[Row]], path: Path) -> None:
-    """Kernels by their time, and how long the device is busy in all."""
+async def profile(engine: AsyncEngine, run: Callable[[], Awaitable[Row]], path: Path) -> None:
+    """Kernels by their time, how long the device is busy in all, what the engine counts meanwhile
+    and where its threads stand."""
     on_cuda = torch.cuda.is_available()
     activities = torch.profiler.ProfilerActivity
     kinds = [activities.CUDA] if on_cuda else [activities.CPU]
-    began = time.perf_counter()
-    with torch.profiler.profile(activities=kinds) as trace:
+    before, began = await engine.stats(), time.perf_counter()
+    with torch.profiler.profile(activities=kinds) as trace, sampled() as stacks:
         row = await run()
     took, averages = time.perf_counter() - began, trace.key_averages()
     busy = sum(event.self_device_time_total for event in averages) / 1e6
     order = "self_device_time_total" if on_cuda else "self_cpu_time_total"
     kernels = averages.table(sort_by=order, row_limit=KERNELS, max_name_column_width=70)
-    path.write_text(f"{row}\nkernels: {busy:.2f} s of {took:.2f} s\n{kernels}\n")
+    after = await engine.stats()
+    counted = {name: n - before.get(name, 0) for name, n in after.items() if n != before.get(name)}
+    path.write_text(
+        f"{row}\nkernels: {busy:.2f} s of {took:.2f} s\n{counted}\n{stacks}\n{kernels}\n"
+    )
 
 
 def named(load: Load) -> Row:

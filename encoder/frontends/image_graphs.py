@@ -117,6 +117,7 @@ class PatchGraphInputs(GraphInputs[ImageBatch, PatchShape]):
         self.shapes = [
             PatchShape(tokens, tokens // unit) for tokens in reversed(graph_sizes(most, step))
         ]
+        self.most_rows = self.shapes[0].rows
         self._patches = torch.zeros(
             most, smallest.pixels[3], dtype=target.dtype, device=target.device
         )

@@ -39,6 +39,7 @@ class GraphInputs(ABC, Generic[B, S]):
     """What graphs read: tensors that keep their addresses, refilled before each replay."""
 
     shapes: list[S]  # to capture, the largest first
+    most_rows: int | None = None  # of a batch that is worth encoding at once; None: any number
 
     @abstractmethod
     def choose(self, batch: B) -> S | str:

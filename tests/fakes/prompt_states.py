@@ -8,8 +8,11 @@ from plain_engine import PlainEngine
 from tiny_models import VOCAB
 from transformers import PreTrainedModel
 
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import Request
+from antiphon.scheduler.request import Finished, Media, Request
+
+STATES = {"a": 3, "b": 2}  # lengths, of what `run_with_states` reads
 
 
 class StatesEngine(PlainEngine):
@@ -31,6 +34,21 @@ def make_states(model: PreTrainedModel, lengths: dict[str, int]) -> dict[str, to
     """By key, as many as `lengths` says."""
     size, generator = model.config.hidden_size, torch.Generator().manual_seed(1)
     return {key: torch.randn(length, size, generator=generator) for key, length in lengths.items()}
+
+
+def run_with_states(engine: StatesEngine) -> list[Finished]:
+    """Prompts in which hidden states stand, of one at the very end, and one of tokens alone."""
+    for inputs in (
+        (Media("a", "image", 3, position=1),),
+        (Media("b", "image", 2, position=4), Media("a", "image", 3, position=1)),
+        (),
+        (Media("b", "image", 2, position=2),),
+    ):
+        rules = DecodingRules(min_tokens=2, stop_ids=(1,))
+        request = engine.request(None, [4, 5, 6, 7, 8, 9], 4, rules)
+        request.inputs = inputs
+        engine.submit(request)
+    return [end for _, end in sorted(engine.run().items())]
 
 
 def answer(

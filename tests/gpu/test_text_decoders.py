@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from plain_engine import PlainEngine
+from prompt_states import STATES, StatesEngine, make_states, run_with_states
 from tiny_decoders import DECODERS, make_decoder
 from tiny_models import VOCAB
 
@@ -75,3 +76,16 @@ def test_low_precision_is_close_to_float32(options: dict[str, str], tmp_path: Pa
         (token,) = finished[number].token_ids
         errors.append(abs(finished[number].token_logprobs[0] - wanted[token].item()))
     assert np.median(errors) < 0.5
+
+
+@pytest.mark.parametrize("most_tokens", [5, 100])
+def test_hidden_states_stand_in_prompts_of_graphs(most_tokens: int, tmp_path: Path) -> None:
+    states = make_states(make_decoder("llama", tmp_path), STATES)
+    options = {"max_num_seqs": 2, "max_model_len": 16, "dtype": "float32"}
+    options["max_num_batched_tokens"] = most_tokens
+    expected = run_with_states(StatesEngine(tmp_path, states, **options, device="cpu"))
+    engine = StatesEngine(tmp_path, states, **options, device="cuda")
+    ends = run_with_states(engine)
+    assert [end.token_ids for end in ends] == [end.token_ids for end in expected]
+    assert engine.replica.runner.graphs is not None
+    assert not engine.replica.runner.eager_steps

@@ -4,6 +4,7 @@ tests/gpu."""
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
@@ -13,10 +14,11 @@ from antiphon.decoder.graphs import (
     GraphChoice,
     StepShapes,
     batch_sizes,
+    draft_shapes,
     step_shapes,
 )
 from antiphon.decoder.step_tensors import StepShape
-from antiphon.scheduler.plan import StepPlan
+from antiphon.scheduler.plan import Embedding, PlannedDrafts, StepPlan
 from antiphon.scheduler.planning import StepBudget
 
 
@@ -79,6 +81,28 @@ def test_the_reason_for_running_outside_graphs_is_given() -> None:
         (decodes, StepShapes(), EagerReason.NO_GRAPHS),
     ):
         assert shapes.choose(plan) == GraphChoice(None, reason)
+
+
+def test_hidden_states_stand_in_graphs_with_room_for_prompts() -> None:
+    """Also in place of the one token that a step computes of a prompt."""
+    shapes = step_shapes(8, 448, 1500, states=True)
+    states = [Embedding("a", 0, 0, 1)]
+    for query_lens in ([1], [1, 1, 3], [1, 200]):
+        plan = make_plan(query_lens, query_lens)
+        shape = StepShapes(shapes).choose(replace(plan, embeddings=states)).shape
+        assert shape is not None
+        assert shape.states
+        assert shape.tokens > shape.sequences
+    decodes = make_plan([1, 1], [9, 9])
+    shape = StepShapes(shapes).choose(decodes).shape
+    assert shape is not None
+    assert not shape.states
+    drafting = StepShapes([*shapes, *draft_shapes(8, 448, 1500, 3)])
+    drafts = PlannedDrafts(np.array([3, 0]), 3, None, np.ones(2, int))
+    plan = replace(make_plan([4, 1], [9, 9]), drafts=drafts)
+    assert drafting.choose(plan).shape is not None
+    choice = drafting.choose(replace(plan, embeddings=states))
+    assert choice == GraphChoice(None, EagerReason.EMBEDDINGS)
 
 
 @given(

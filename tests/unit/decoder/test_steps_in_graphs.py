@@ -1,6 +1,7 @@
 """Steps in graphs, with a stand-in for their capture: padding, replays and the choice of a graph do
 not change any token. Captured they are on a GPU only: see tests/gpu."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from plain_engine import PlainEngine
+from prompt_states import STATES, StatesEngine, make_states, run_with_states
 from rerun_capture import Rerun
 from sampled_requests import check_same
 from sampling_steps import greedy_by_kernels
@@ -44,10 +46,29 @@ def run(engine: PlainEngine) -> list[Finished]:
     return [end for _, end in sorted(engine.run().items())]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="captured for real there: see tests/gpu")
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Once called: engines that are made later run their steps in graphs."""
+    if torch.cuda.is_available():
+        pytest.skip("captured for real there: see tests/gpu")
+
+    def capture() -> None:
+        monkeypatch.setattr(
+            step_attention,
+            "select_paged",
+            lambda half, name, specs: [TritonPaged(spec) for spec in specs],
+        )
+        monkeypatch.setattr(decoder_runner, "uncapturable", lambda backend: None)
+        monkeypatch.setattr(decoder_runner.DecoderRunner, "_uses_graphs", True)
+        monkeypatch.setattr(runtime_graphs, "GraphCapture", Rerun)
+        monkeypatch.setattr(Sampler, "greedy", greedy_by_kernels)
+
+    return capture
+
+
 @pytest.mark.parametrize("name", ["t5", pytest.param("llama", marks=pytest.mark.slow)])
 def test_steps_in_graphs_give_the_same_tokens(
-    name: str, checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, checkpoints: Any, tmp_path: Path, captured: Callable[[], None]
 ) -> None:
     folder, options = tmp_path, OPTIONS
     if name == "llama":  # a decoder alone, whose heads share their keys
@@ -56,13 +77,7 @@ def test_steps_in_graphs_give_the_same_tokens(
     else:
         folder, _ = checkpoints(name)
     expected = run(PlainEngine(folder, **options))
-    monkeypatch.setattr(
-        step_attention, "select_paged", lambda half, name, specs: [TritonPaged(s) for s in specs]
-    )
-    monkeypatch.setattr(decoder_runner, "uncapturable", lambda backend: None)
-    monkeypatch.setattr(decoder_runner.DecoderRunner, "_uses_graphs", True)
-    monkeypatch.setattr(runtime_graphs, "GraphCapture", Rerun)
-    monkeypatch.setattr(Sampler, "greedy", greedy_by_kernels)
+    captured()
     engine = PlainEngine(folder, warm=True, **options)
     runner = engine.replica.runner
     assert runner.graphs is not None
@@ -71,3 +86,19 @@ def test_steps_in_graphs_give_the_same_tokens(
     for actual, wanted in zip(run(engine), expected, strict=True):
         check_same(actual, wanted)
     assert not runner.eager_steps, "a row that draws throws no step out of its graph"
+
+
+def test_prompts_with_hidden_states_run_in_graphs(
+    tmp_path: Path, captured: Callable[[], None]
+) -> None:
+    """With a budget that cuts prompts, so that one token of them is all that a step computes."""
+    states = make_states(make_decoder("llama", tmp_path), STATES)
+    options = {name: value for name, value in OPTIONS.items() if name != "max_encoder_len"}
+    options["max_num_batched_tokens"] = 5
+    expected = run_with_states(StatesEngine(tmp_path, states, **options))
+    captured()
+    engine = StatesEngine(tmp_path, states, warm=True, **options)
+    for actual, wanted in zip(run_with_states(engine), expected, strict=True):
+        check_same(actual, wanted)
+    assert engine.replica.runner.graphs is not None
+    assert not engine.replica.runner.eager_steps

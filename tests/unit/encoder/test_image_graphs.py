@@ -118,3 +118,13 @@ def test_padding_is_an_eighth(most: int, unit: int) -> None:
     assert sizes == sorted(set(sizes))
     for before, size in zip([0, *sizes], sizes, strict=False):
         assert size - before <= max(unit, before // 8)
+
+
+def test_batches_of_patches_are_no_larger_than_their_graphs(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, most in (("qwen2_5_vl", MOST["any"]), ("clip", 16_384)):
+        model, runner = load(made(name))
+        assert runner.batch_tokens == 16_384
+        with_graphs(model, runner, backend(model, runner), MOST["any"], monkeypatch)
+        assert runner.batch_tokens == most

@@ -74,7 +74,7 @@ def test_a_batch_that_does_not_fit_leaves_nothing_behind() -> None:
         with pytest.raises(ValueError, match="hidden states"):
             full.put(bad)
     assert (len(full), full.num_free) == (2, ROOM - 10)
-    assert torch.equal(full.get("b", 1, 3), kept.packed[6:9])
+    assert torch.equal(full.states[full.rows(["b"])[1:4]], kept.packed[6:9])
 
 
 def test_a_batch_is_not_held_by_those_of_its_states_that_are_left() -> None:
@@ -83,7 +83,7 @@ def test_a_batch_is_not_held_by_those_of_its_states_that_are_left() -> None:
     batch = states("a", "b")
     arena_.put(batch)
     batch.packed.zero_()
-    assert arena_.get("a", 0, 2).abs().sum() > 0
+    assert arena_.states[arena_.rows(["a"])[:2]].abs().sum() > 0
 
 
 def test_only_wanted_states_are_taken() -> None:
