@@ -32,7 +32,7 @@ from antiphon.actors.messages import (
 )
 from antiphon.actors.news import News
 from antiphon.actors.rank_channel import DecoderWire, RankSenders
-from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
+from antiphon.actors.worker import BEGIN_SECONDS, IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
@@ -293,4 +293,6 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
     def poll_timeout(self) -> float:
         if self.replica.idle:
             return IDLE_SECONDS
-        return POLL_SECONDS if self.replica.rests else 0.0
+        if self.replica.rests:
+            return POLL_SECONDS
+        return BEGIN_SECONDS if self.replica.only_asks and self._encoders_here else 0.0

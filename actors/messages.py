@@ -9,6 +9,7 @@ a file of their own, which needs no torch.
 Names: workers are called "encoder-0", "decoder-1"; frontends by a random name.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -88,6 +89,12 @@ class Inputs(msgspec.Struct, frozen=True, eq=False, array_like=True, tag=True):
     keys: list[str]
     lengths: list[int]
     packed: np.ndarray
+
+    @classmethod
+    def of(cls, frontend: str, inputs: Mapping[str, np.ndarray]) -> "Inputs":
+        """`inputs`: arrays of one dtype, by key."""
+        arrays = [*inputs.values()]
+        return cls(frontend, [*inputs], [len(array) for array in arrays], np.concatenate(arrays))
 
     def unpacked(self) -> list[Input]:
         """Each with an array of its own, so that none holds the memory of all."""

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.02  # poll timeout of an idle loop: how late it may notice a deadline
 POLL_SECONDS = 5e-5  # poll timeout of a loop that waits for the device
+# For an encoder in this process to begin, before it is asked for more. Beside a thread that is busy
+# Python gives it a turn every 5 ms, and it needs one for each of the hundred kernels of a batch.
+BEGIN_SECONDS = 1e-3
 
 Message = TypeVar("Message")
 
@@ -87,7 +90,7 @@ class Worker(Loop, Generic[Message]):
     @property
     @abstractmethod
     def poll_timeout(self) -> float:
-        """How many seconds the loop may wait for a message: 0, POLL_SECONDS or IDLE_SECONDS."""
+        """How many seconds the loop may wait for a message: 0, or one of the times above."""
 
     @abstractmethod
     def handle(self, message: Message) -> None:

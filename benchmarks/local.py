@@ -6,12 +6,13 @@ Compared with the same load through Ray, it shows what Ray and the messages cost
 import itertools
 import queue
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from antiphon.actors.local import LocalWorkers
-from antiphon.actors.messages import FrontendMessage, Input, NeedInput, Output, Submit
+from antiphon.actors.messages import FrontendMessage, Input, Inputs, NeedInput, Output, Submit
 from antiphon.benchmarks.acceptance import acceptance
 from antiphon.benchmarks.machine import PeakMemory
 from antiphon.benchmarks.report import Row
@@ -70,8 +71,7 @@ class LocalEngine:
         def submit(count: int) -> None:
             requests = list(itertools.islice(left, count))
             began.update({request.id.number: time.perf_counter() for request in requests})
-            for request in requests:
-                self._send_input(str(request.id.number))
+            self._send_inputs([str(request.id.number) for request in requests])
             self._workers.send("decoder-0", Submit(requests))
 
         submit(in_flight)
@@ -109,8 +109,15 @@ class LocalEngine:
             seed=0, encoder="encoder-0", lookup_ids=array if self._looks_up else None,
         )  # fmt: skip
 
-    def _send_input(self, key: str) -> None:
-        self._workers.send("encoder-0", Input(NAME, key, self._arrays[key]))
+    def _send_inputs(self, keys: Sequence[str]) -> None:
+        """As frontends do: texts together."""
+        arrays = {key: self._arrays[key] for key in keys}
+        if not arrays:
+            return
+        if self.audio is None:
+            return self._workers.send("encoder-0", Inputs.of(NAME, arrays))
+        for key, array in arrays.items():
+            self._workers.send("encoder-0", Input(NAME, key, array))
 
     def _receive(self, message: FrontendMessage) -> None:
         match message:
@@ -119,8 +126,7 @@ class LocalEngine:
                     del self._arrays[str(finished.number)]
                     self._ended.put(finished)
             case NeedInput(_, keys):
-                for key in keys:
-                    self._send_input(key)
+                self._send_inputs(keys)
             case _:
                 raise AssertionError(message)
 

@@ -241,6 +241,14 @@ class DecoderReplica:
         return not self._in_flight and not self.alignments and self.scheduler.idle
 
     @property
+    def only_asks(self) -> bool:
+        """True if nothing can be computed before hidden states come. Encoders may be asked for
+        more of them."""
+        scheduler = self.scheduler
+        is_busy = self._in_flight or self.alignments or len(scheduler.batch)
+        return not is_busy and not scheduler.intake.num_ready
+
+    @property
     def idle(self) -> bool:
         """True if there is nothing to do until a request or hidden states arrive."""
         return self.rests and not self.incoming

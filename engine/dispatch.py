@@ -146,7 +146,8 @@ class Dispatcher:
     def _flush_inputs(self) -> None:
         short, self._short = self._short, {}
         for (encoder, _), inputs in short.items():
-            self.try_send(encoder, self._packed(inputs))
+            arrays = {media.key: media.payload for media in inputs}
+            self.try_send(encoder, Inputs.of(self.frontend, arrays))
         gone, self._gone = self._gone, {}  # behind the inputs, which may be among them
         for encoder, keys in gone.items():
             self.try_send(encoder, InputGone(self.frontend, tuple(keys)))
@@ -155,11 +156,6 @@ class Dispatcher:
         """Before an input is sent anew: the word that it is gone must not come behind it."""
         if key in self._gone.get(encoder, ()):
             self._flush_inputs()
-
-    def _packed(self, inputs: list[EncoderInput]) -> Inputs:
-        arrays = [media.payload for media in inputs]
-        keys, lengths = [media.key for media in inputs], [len(array) for array in arrays]
-        return Inputs(self.frontend, keys, lengths, np.concatenate(arrays))
 
     def _send_requests(self, decoder: str, requests: list[Request]) -> None:
         """If a message fails, sends its requests one by one, so that a bad one fails alone."""

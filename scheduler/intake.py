@@ -20,7 +20,7 @@ from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import Incarnation, Media, Request, RequestState
 from antiphon.scheduler.trials import RequestTrials
 
-ASKED_AT_ONCE = 32  # requests whose encoder work is asked for together
+ASKED_AT_ONCE = 64  # requests whose encoder work is asked for together: a batch of short texts
 
 
 class Intake:

@@ -7,9 +7,11 @@ import pytest
 from plain_engine import PlainEngine
 
 from antiphon.actors.decoder_worker import DecoderWorker
-from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS
+from antiphon.actors.links import Links
+from antiphon.actors.worker import BEGIN_SECONDS, IDLE_SECONDS, POLL_SECONDS
 from antiphon.config.options import resolve
 from antiphon.kv.handoff import HiddenStates
+from antiphon.scheduler.intake import ASKED_AT_ONCE
 from antiphon.scheduler.request import Incarnation
 
 
@@ -89,9 +91,9 @@ def test_nor_do_those_that_come_wait_for_a_whole_batch(engine: PlainEngine) -> N
     assert running(engine) == 2
 
 
-def test_a_worker_that_waits_for_a_batch_does_not_spin(
-    engine: PlainEngine, checkpoints: Any
-) -> None:
+@pytest.fixture
+def worker(engine: PlainEngine, checkpoints: Any) -> DecoderWorker:
+    """With the replica of `engine`."""
     folder, _ = checkpoints("t5")
     worker = DecoderWorker(
         Incarnation("decoder-0", 0),
@@ -100,6 +102,27 @@ def test_a_worker_that_waits_for_a_batch_does_not_spin(
         None,
     )
     worker.replica = engine.replica
+    return worker
+
+
+def test_an_encoder_in_this_process_begins_before_it_is_asked_for_more(
+    engine: PlainEngine, worker: DecoderWorker
+) -> None:
+    ask(engine, *([5, 6 + number] for number in range(ASKED_AT_ONCE + 2)))
+    engine.step()
+    assert len(engine.unencoded) == ASKED_AT_ONCE
+    assert worker.poll_timeout == 0
+    worker._set_links(Links("", {"encoder-0": worker}), None)
+    assert worker.poll_timeout == BEGIN_SECONDS
+    encode(engine, None)
+    engine.step()
+    assert running(engine) > 0
+    assert worker.poll_timeout == 0
+
+
+def test_a_worker_that_waits_for_a_batch_does_not_spin(
+    engine: PlainEngine, worker: DecoderWorker
+) -> None:
     assert worker.poll_timeout == IDLE_SECONDS
     ask(engine, [5, 6, 7], [8, 9])
     assert worker.poll_timeout == 0
