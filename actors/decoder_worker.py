@@ -295,4 +295,6 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
             return IDLE_SECONDS
         if self.replica.rests:
             return POLL_SECONDS
-        return BEGIN_SECONDS if self.replica.only_asks and self._encoders_here else 0.0
+        if self.replica.only_asks and self._encoders_here:
+            return POLL_SECONDS if self.replica.incoming else BEGIN_SECONDS
+        return 0.0

@@ -78,7 +78,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         self._counters = EncoderCounters()
         self._departures = Departures(self._jobs.end)
         ahead = None if model.decoder_half is None else tokens_ahead(model, config.scheduler)
-        self._capacity = encoder_capacity(config.encoder.max_encoder_batch_tokens, ahead)
+        self._capacity = encoder_capacity(self.runner.batch_tokens, ahead)
         self._in_flight: deque[LaunchedBatch] = deque()
         self.news = News()
         self._set_links(Links())

@@ -51,6 +51,8 @@ def kernels(trace: torch.profiler.profile) -> list[Kernel]:
 def rows_of(every: list[Kernel], most: int) -> list[Row]:
     """The longest `most` kernels with their shares of the sum, the others as one row, and all."""
     total = sum(kernel.us for kernel in every)
+    if not total:  # where the profiler sees no kernels
+        return []
     rest = every[most:]
     others = Kernel(f"{len(rest)} others", *_sums(rest))
     shown = [*every[:most], *([others] if rest else []), Kernel("all", *_sums(every))]

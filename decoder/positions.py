@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from antiphon.runtime.device import together_to_device
+from antiphon.runtime.device import to_device, together_to_device
 from antiphon.scheduler.grids import PlacedGrid
 from antiphon.scheduler.plan import Admission, Fork
 
@@ -26,16 +26,23 @@ class GridPositions:
         self.table = self._indices.repeat(3, num_slots, 1)
 
     def admit(self, admissions: Sequence[Admission]) -> None:
-        """Overwrites the positions of the admitted slots, in one copy to the device."""
+        """Overwrites the positions of the admitted slots, in one copy to the device for those of
+        text, and one for the others."""
+        plain = np.array([a.slot for a in admissions if not a.grids], np.int64)
+        if len(plain):
+            self.table[:, to_device(plain, self.table.device)] = self._indices
+        if gridded := [admission for admission in admissions if admission.grids]:
+            self._admit_gridded(gridded)
+
+    def _admit_gridded(self, admissions: Sequence[Admission]) -> None:
         slots = np.array([admission.slot for admission in admissions])
-        counts = np.array([a.prompt_len if a.grids else 0 for a in admissions])
-        prompts = np.zeros((3, len(slots), counts.max(initial=1)), np.int64)
+        counts = np.array([admission.prompt_len for admission in admissions])
+        prompts = np.zeros((3, len(slots), counts.max()), np.int64)
         shifts = np.zeros((3, len(slots), 1), np.int64)  # of what is behind a prompt
         for i, (admission, count) in enumerate(zip(admissions, counts.tolist(), strict=True)):
-            if count:
-                placed = grid_positions(count, admission.grids)
-                prompts[:, i, :count] = placed
-                shifts[:, i] = placed[:, -1:] + 1 - count
+            placed = grid_positions(count, admission.grids)
+            prompts[:, i, :count] = placed
+            shifts[:, i] = placed[:, -1:] + 1 - count
         index, ends, of_prompts, behind = together_to_device(
             [slots, counts[:, None], prompts, shifts], self.table.device
         )

@@ -163,7 +163,10 @@ class DecoderReplica:
 
     def _launch(self, step: StepInFlight) -> bool:
         """False, and its requests failed, if that cannot be."""
-        self.runner.arena.space.launched = step.plan.number
+        space = self.runner.arena.space
+        space.launched = step.plan.number
+        for part in step.plan.embeddings:  # whichever stage reads them
+            space.use(part.key)
         try:
             step.launched = self.runner.launch(step.plan)
         except Exception as error:  # whatever the model or the device raised

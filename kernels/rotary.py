@@ -68,6 +68,8 @@ def turned(
     """`q` and `k` [tokens, heads, head_dim], whose features are contiguous, turned in float32 by
     `cos` and `sin` [tokens, planes], which lie alike: the numbers that torch's operations give."""
     (tokens, heads, dim), planes = q.shape, cos.shape[1]
+    assert q.stride(2) == k.stride(2) == 1
+    assert cos.stride() == sin.stride()
     rest = dim - 2 * planes
     block = min(MOST_HEADS, triton.next_power_of_2(max(heads, k.shape[1])))
     q_out, k_out = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k))

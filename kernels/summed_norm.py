@@ -126,9 +126,11 @@ def _pulled_sum(
         tl.atomic_xchg(flag, turn, sem="release", scope="sys")
     for peer in range(size):
         flag = (tl.load(bases + rank) + flags_at + 4 * peer).to(flag_type)
-        # Another rank may have come to the next turn already, but not further.
-        while tl.atomic_add(flag, 0, sem="acquire", scope="sys") - turn < 0:
-            pass
+        # Another rank may have come to the next turn already, but not further. Flags of turns long
+        # ago, before rows were pushed, may be any number.
+        seen = tl.atomic_add(flag, 0, sem="acquire", scope="sys")
+        while (seen != turn) & (seen != turn + 1):
+            seen = tl.atomic_add(flag, 0, sem="acquire", scope="sys")
 
     sum_a, sum_b = tl.zeros([FIRST], tl.float32), tl.zeros([REST], tl.float32)
     for peer in range(size):  # in one order on all ranks: the same bits
@@ -198,7 +200,7 @@ def summed_norm(
     """
     rows, width = x.shape
     assert shared.has_room(term)
-    pushed = goes_as_packets(term)
+    pushed, parts = goes_as_packets(term), row_parts(width, 2 + quantize)
     assert not pushed or term.data_ptr() % 4 == 0, "four bytes of a row are read at a time"
     total = torch.empty((rows, width), dtype=x.dtype, device=x.device)
     out = torch.empty((rows, width), dtype=FLOAT8 if quantize else x.dtype, device=x.device)
@@ -213,6 +215,13 @@ def summed_norm(
         PER_WORD=4 // term.itemsize if pushed else 0,
         SLOTS=SLOTS, PUSHED=PUSHED_ROWS, ROW_BYTES=ROW_BYTES, RANKS=RANKS,
         FLAGS_AT=HALVES_BYTES, PACKETS_AT=HALVES_BYTES + FLAGS_BYTES,
-        **row_parts(width, 2 + quantize), **overlapped(x.device),
+        **(_without_copies(parts, 4 // term.itemsize) if pushed else parts), **overlapped(x.device),
     )  # fmt: skip
     return total, out, scales
+
+
+def _without_copies(parts: dict[str, int], per_word: int) -> dict[str, int]:
+    """`parts` with no more warps than have packets of their own: two that load the same packet may
+    see it before and behind its turn."""
+    packets = min(parts["FIRST"], parts["REST"]) // per_word
+    return {**parts, "num_warps": max(1, min(parts["num_warps"], packets // 32))}

@@ -37,7 +37,7 @@ class StateArena:
         self, num_tokens: int, hidden_size: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.device = device
-        # Nothing reads a row before it is written. On a CPU, rows that are never used cost nothing.
+        # No row is of use before it is written. On a CPU, rows that are never used cost nothing.
         self.states = torch.empty(num_tokens, hidden_size, dtype=dtype, device=device)
         self.space = ArenaRows(num_tokens)
         self._target: NixlTarget | None = None

@@ -47,7 +47,9 @@ def around_activation(module: nn.Module) -> tuple[Linear, Linear] | None:
     linear = [child for child in children if isinstance(child, Linear)]
     if len(linear) != 2 or not any(isinstance(child, Activation) for child in children):
         return None
-    return linear[0], linear[1]
+    wide, narrow = linear
+    # One part for each input, or several: a gate is one.
+    return None if wide.outputs.count % narrow.inputs.count else (wide, narrow)
 
 
 def _is_plain(layer: Linear) -> bool:
@@ -59,7 +61,6 @@ def _is_plain(layer: Linear) -> bool:
 def _pad(wide: Linear, narrow: Linear) -> None:
     width = narrow.inputs.count
     parts = wide.outputs.count // width
-    assert wide.outputs.count == parts * width, "one part for each input, or several"
     if width % FEATURES_MULTIPLE == 0:
         return
     padded = ceil_div(width, PADDED_MULTIPLE) * PADDED_MULTIPLE

@@ -13,13 +13,18 @@ class Pausable(Group):
         self.rank, self.size = group.rank, group.size
         self.paused = False
         self._group = group
+        self._paused_rows: SharedRows | None = None  # once they were asked for
 
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.paused else self._group.all_reduce(x)
 
     def shared_rows(self, x: torch.Tensor) -> SharedRows | None:
         shared = self._group.shared_rows(x)
-        return shared.paused() if self.paused and shared is not None else shared
+        if not self.paused or shared is None:
+            return shared
+        if self._paused_rows is None:
+            self._paused_rows = shared.paused()
+        return self._paused_rows
 
     def all_gather(self, x: torch.Tensor) -> torch.Tensor:
         return x.expand(self.size, *x.shape) if self.paused else self._group.all_gather(x)

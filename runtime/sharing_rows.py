@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import torch
 
-from antiphon.kernels.shared_rows import SharedRows
+from antiphon.kernels.shared_rows import PUSHED_ROWS, SharedRows
 from antiphon.runtime.groups import Group
 from antiphon.runtime.symmetric_memory import SymmetricMemoryError, TorchBuffer, together
 
-ROWS, WIDTH, TURNS = 64, 1024, 4  # of the trial
+ROWS, WIDTH = (PUSHED_ROWS, PUSHED_ROWS + 1), 1024  # of the trial: few and many, in turns
+TURNS = 3
 
 
 def share_rows(group: Group, make: Callable[[], TorchBuffer], device: torch.device) -> SharedRows:
@@ -32,8 +33,13 @@ def _try_out(shared: SharedRows, device: torch.device) -> None:
     from antiphon.kernels.summed_norm import summed_norm  # Triton exists where CUDA does
 
     weight = torch.ones(WIDTH, device=device)
-    x, term = (torch.full((ROWS, WIDTH), float(n), device=device) for n in (1, shared.rank + 1))
+    streams = [torch.ones(rows, WIDTH, device=device) for rows in ROWS]
+    terms = [torch.full_like(x, shared.rank + 1.0) for x in streams]
     for _ in range(TURNS):
-        x, _, _ = summed_norm(x, term, weight, None, 1e-6, shared)
-    if not bool((x == 1 + TURNS * shared.size * (shared.size + 1) // 2).all()):
+        streams = [
+            summed_norm(x, term, weight, None, 1e-6, shared)[0]
+            for x, term in zip(streams, terms, strict=True)
+        ]
+    right = 1 + TURNS * shared.size * (shared.size + 1) // 2
+    if not all(bool((x == right).all()) for x in streams):
         raise SymmetricMemoryError("sums inside norms are wrong between these devices")

@@ -82,7 +82,8 @@ def main() -> None:
 def print_profile(row: Row, work: Callable[[], Any]) -> None:
     names = (row[name] for name in ("attention", "images", "size", "graph"))
     print("{}, {} images of {}, graph: {}".format(*names))
-    print(table(profiles.rows_of(profiles.kernels(profiles.traced(work)), KERNELS)), flush=True)
+    rows = profiles.rows_of(profiles.kernels(profiles.traced(work)), KERNELS)
+    print(table(rows) if rows else "the profiler saw no kernels", flush=True)
 
 
 def _add(

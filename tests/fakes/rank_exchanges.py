@@ -33,10 +33,10 @@ def joined(seat: Seat, device: str, norm_bytes: int = SUMMED_NORM_BYTES) -> Iter
         ranks.close()
 
 
-def base(rows: int, dtype: torch.dtype, device: str) -> torch.Tensor:
+def base(rows: int, dtype: torch.dtype, device: str, hidden: int = HIDDEN) -> torch.Tensor:
     """The same on all ranks: whole numbers from -2 to 2."""
-    numbers = torch.arange(rows * HIDDEN) * 7919 % 5 - 2
-    return numbers.view(rows, HIDDEN).to(device, dtype)
+    numbers = torch.arange(rows * hidden) * 7919 % 5 - 2
+    return numbers.view(rows, hidden).to(device, dtype)
 
 
 @torch.inference_mode()
@@ -113,8 +113,10 @@ def normed(seat: Seat, dtype: torch.dtype, replays: int) -> dict[str, Any]:
     with joined(seat, "cuda", norm_bytes=1 << 30) as ranks:
         group, errors, is_same = ranks.tensor, [0.0, 0.0], True
         factor = group.size * (group.size + 1) / 2
-        weight = torch.rand(HIDDEN, generator=torch.Generator().manual_seed(0)).to("cuda", dtype)
-        rows = [base(count, dtype, "cuda") for count in ROWS if count <= 128]
+        gains = torch.rand(HIDDEN, generator=torch.Generator().manual_seed(0)).to("cuda", dtype)
+        # Widths whose parts are few packets, too.
+        sizes = [(count, HIDDEN) for count in ROWS] + [(1, 384), (64, 1152), (65, 384), (64, 72)]
+        rows = [base(count, dtype, "cuda", width) for count, width in sizes]
         terms = [torch.zeros_like(x) for x in rows]
 
         def work() -> list[tuple[torch.Tensor, ...]]:
@@ -122,6 +124,7 @@ def normed(seat: Seat, dtype: torch.dtype, replays: int) -> dict[str, Any]:
             for x, term in zip(rows, terms, strict=True):
                 shared = group.shared_rows(term)
                 assert shared is not None
+                weight = gains[: x.shape[1]]
                 results.append(summed_norm(x, term, weight, weight, 1e-5, shared)[:2])
             return results
 
@@ -140,9 +143,8 @@ def normed(seat: Seat, dtype: torch.dtype, replays: int) -> dict[str, Any]:
             now = results if number % 10 else work()
             for x, (total, out) in zip(rows, now, strict=True):
                 right = x.float() * (1 + factor * times)
-                wanted = torch.nn.functional.layer_norm(
-                    right, (HIDDEN,), weight.float(), weight.float(), 1e-5
-                )
+                weight = gains[: x.shape[1]].float()
+                wanted = torch.nn.functional.layer_norm(right, weight.shape, weight, weight, 1e-5)
                 errors[0] = max(errors[0], float((total.float() - right).abs().max()))
                 errors[1] = max(errors[1], float((out.float() - wanted).abs().max()))
         for _, out in results:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from antiphon.kernels.norms import add_norm, add_norm_quantized
+from antiphon.kernels.norms import add_norm, add_norm_quantized, row_parts
 from antiphon.kernels.shared_rows import (
     FLAGS_BYTES,
     HALVES_BYTES,
@@ -21,7 +22,7 @@ from antiphon.kernels.shared_rows import (
     SharedRows,
     goes_as_packets,
 )
-from antiphon.kernels.summed_norm import summed_norm
+from antiphon.kernels.summed_norm import _without_copies, summed_norm
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compiled there: tests/multi_gpu")
 
@@ -87,6 +88,37 @@ def test_it_is_the_sum_and_the_norm_of_it(dtype: torch.dtype, mean: bool, width:
         assert shared.turns[: ROWS + 1].tolist() == [turn] * ROWS + [0]
         assert not flags_of(other)[:, 1:].any()
         assert not packets_of(other, turn & 1)[1:].any()
+
+
+def test_flags_of_turns_long_ago_are_not_taken_for_new_ones() -> None:
+    """Only turns of pulled rows raise flags: after 2^31 of pushed ones, flags seem to lie ahead."""
+    turn, (own, other), shared = -(2**31) + 5, *make(2)
+    shared.turns.fill_(turn - 1)
+    flags_of(own).zero_()
+    x, weight = torch.zeros(1, ODD), torch.ones(ODD)
+    done = threading.Event()
+
+    def meet_late() -> None:
+        done.wait(1.0)
+        rows_of(other, turn & 1, torch.float32)[0, :ODD] = 2.0
+        flags_of(own)[0, 1] = turn
+
+    late = threading.Thread(target=meet_late)
+    late.start()
+    total, _, _ = summed_norm(x, weight[None], weight, None, EPS, shared)
+    late.join()
+    assert (total == 3.0).all()
+
+
+@pytest.mark.parametrize(
+    ("width", "per_word", "warps"),
+    [(1280, 2, 4), (1280, 1, 4), (384, 2, 2), (1152, 2, 2), (576, 1, 2), (WIDTH, 2, 1)],
+)
+def test_no_two_warps_load_the_same_packet(width: int, per_word: int, warps: int) -> None:
+    parts = row_parts(width, 2)
+    own = _without_copies(parts, per_word)["num_warps"]
+    assert own == warps
+    assert own == 1 or min(parts["FIRST"], parts["REST"]) // per_word >= 32 * own
 
 
 def test_few_rows_of_whole_packets_are_pushed() -> None:

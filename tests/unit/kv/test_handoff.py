@@ -106,7 +106,7 @@ def worker(engine: PlainEngine, checkpoints: Any) -> DecoderWorker:
 
 
 def test_an_encoder_in_this_process_begins_before_it_is_asked_for_more(
-    engine: PlainEngine, worker: DecoderWorker
+    engine: PlainEngine, worker: DecoderWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask(engine, *([5, 6 + number] for number in range(ASKED_AT_ONCE + 2)))
     engine.step()
@@ -114,6 +114,9 @@ def test_an_encoder_in_this_process_begins_before_it_is_asked_for_more(
     assert worker.poll_timeout == 0
     worker._set_links(Links("", {"encoder-0": worker}), None)
     assert worker.poll_timeout == BEGIN_SECONDS
+    with monkeypatch.context() as patch:  # states that come without a message
+        patch.setattr(engine.replica, "incoming", ["states"])
+        assert worker.poll_timeout == POLL_SECONDS
     encode(engine, None)
     engine.step()
     assert running(engine) > 0
