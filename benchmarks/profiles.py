@@ -19,14 +19,19 @@ class Kernel:
     launches: float  # a call
 
 
+def profiler() -> torch.profiler.profile:
+    """A context that traces kernels; on a CPU, operators."""
+    activities = torch.profiler.ProfilerActivity
+    kind = activities.CUDA if torch.cuda.is_available() else activities.CPU
+    return torch.profiler.profile(activities=[kind])
+
+
 def traced(work: Callable[[], Any]) -> torch.profiler.profile:
     """A trace of PROFILED calls of `work`."""
     on_device = torch.cuda.is_available()
-    activities = torch.profiler.ProfilerActivity
-    kinds = [activities.CUDA] if on_device else [activities.CPU]
     if on_device:
         torch.cuda.synchronize()
-    with torch.profiler.profile(activities=kinds) as trace:
+    with profiler() as trace:
         for _ in range(PROFILED):
             work()
         if on_device:
@@ -34,14 +39,14 @@ def traced(work: Callable[[], Any]) -> torch.profiler.profile:
     return trace
 
 
-def kernels(trace: torch.profiler.profile) -> list[Kernel]:
-    """Those of a trace, the longest first."""
+def kernels(trace: torch.profiler.profile, calls: int = PROFILED) -> list[Kernel]:
+    """Those of a trace of so many calls, the longest first."""
     on_device = torch.cuda.is_available()
     every = [
         Kernel(
             event.key[:NAME],
-            (event.self_device_time_total if on_device else event.self_cpu_time_total) / PROFILED,
-            event.count / PROFILED,
+            (event.self_device_time_total if on_device else event.self_cpu_time_total) / calls,
+            event.count / calls,
         )
         for event in trace.key_averages()
     ]

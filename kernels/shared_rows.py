@@ -48,5 +48,6 @@ class SharedRows:
 
 def goes_as_packets(term: torch.Tensor) -> bool:
     """Whether rows of `term` [rows, width], for which there is room, are few and whole packets."""
-    words = 4 // term.itemsize  # elements of a packet
-    return len(term) <= PUSHED_ROWS and term.shape[1] % (2 * words) == 0 == term.stride(0) % words
+    elements = 4 // term.itemsize  # of a packet; a thread stores two at once
+    whole = term.shape[1] % (2 * elements) == 0 == term.stride(0) % elements
+    return whole and len(term) <= PUSHED_ROWS

@@ -200,8 +200,11 @@ def summed_norm(
     """
     rows, width = x.shape
     assert shared.has_room(term)
-    pushed, parts = goes_as_packets(term), row_parts(width, 2 + quantize)
-    assert not pushed or term.data_ptr() % 4 == 0, "four bytes of a row are read at a time"
+    parts, per_word = row_parts(width, 2 + quantize), 0
+    if goes_as_packets(term):
+        assert term.data_ptr() % 4 == 0, "four bytes of a row are read at a time"
+        per_word = 4 // term.itemsize
+        parts = _without_copies(parts, per_word)
     total = torch.empty((rows, width), dtype=x.dtype, device=x.device)
     out = torch.empty((rows, width), dtype=FLOAT8 if quantize else x.dtype, device=x.device)
     scales = None
@@ -212,10 +215,9 @@ def summed_norm(
         out if scales is None else scales, shared.bases, shared.turns,
         eps, width, x.stride(0), term.stride(0), shared.rank, shared.size,
         MEAN=bias is not None, QUANTIZE=quantize,
-        PER_WORD=4 // term.itemsize if pushed else 0,
-        SLOTS=SLOTS, PUSHED=PUSHED_ROWS, ROW_BYTES=ROW_BYTES, RANKS=RANKS,
+        PER_WORD=per_word, SLOTS=SLOTS, PUSHED=PUSHED_ROWS, ROW_BYTES=ROW_BYTES, RANKS=RANKS,
         FLAGS_AT=HALVES_BYTES, PACKETS_AT=HALVES_BYTES + FLAGS_BYTES,
-        **(_without_copies(parts, 4 // term.itemsize) if pushed else parts), **overlapped(x.device),
+        **parts, **overlapped(x.device),
     )  # fmt: skip
     return total, out, scales
 

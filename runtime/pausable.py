@@ -13,7 +13,11 @@ class Pausable(Group):
         self.rank, self.size = group.rank, group.size
         self.paused = False
         self._group = group
-        self._paused_rows: SharedRows | None = None  # once they were asked for
+        self._paused_rows: SharedRows | None = None  # once a pause has asked for them
+
+    def resume(self) -> None:
+        """Ends a pause, and frees what it took."""
+        self.paused, self._paused_rows = False, None
 
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.paused else self._group.all_reduce(x)

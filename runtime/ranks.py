@@ -148,7 +148,7 @@ class Ranks:
             yield
         finally:
             for group in groups:
-                group.paused = False
+                group.resume()
 
     def close(self) -> None:
         """Ends the groups on this rank, and the graphs. Calls of other ranks that wait

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from antiphon.benchmarks import image_peers, steps
+from antiphon.benchmarks import image_peers, profiles, steps
 from antiphon.benchmarks.image_encoders import release
 from antiphon.benchmarks.image_shapes import MODELS, small, threes
 from antiphon.benchmarks.machine import device_name, measure
@@ -78,16 +78,12 @@ async def measured(
 async def profile(engine: AsyncEngine, run: Callable[[], Awaitable[Row]], path: Path) -> None:
     """Kernels by their time, how long the device is busy in all, what the engine counts meanwhile
     and where its threads stand."""
-    on_cuda = torch.cuda.is_available()
-    activities = torch.profiler.ProfilerActivity
-    kinds = [activities.CUDA] if on_cuda else [activities.CPU]
     before, began = await engine.stats(), time.perf_counter()
-    with torch.profiler.profile(activities=kinds) as trace, sampled() as stacks:
+    with profiles.profiler() as trace, sampled() as stacks:
         row = await run()
-    took, averages = time.perf_counter() - began, trace.key_averages()
-    busy = sum(event.self_device_time_total for event in averages) / 1e6
-    order = "self_device_time_total" if on_cuda else "self_cpu_time_total"
-    kernels = averages.table(sort_by=order, row_limit=KERNELS, max_name_column_width=70)
+    took, every = time.perf_counter() - began, profiles.kernels(trace, calls=1)
+    busy = sum(kernel.us for kernel in every) / 1e6
+    kernels = table(profiles.rows_of(every, KERNELS)) if every else "the profiler saw none"
     after = await engine.stats()
     counted = {name: n - before.get(name, 0) for name, n in after.items() if n != before.get(name)}
     path.write_text(

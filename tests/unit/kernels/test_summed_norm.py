@@ -96,14 +96,12 @@ def test_flags_of_turns_long_ago_are_not_taken_for_new_ones() -> None:
     shared.turns.fill_(turn - 1)
     flags_of(own).zero_()
     x, weight = torch.zeros(1, ODD), torch.ones(ODD)
-    done = threading.Event()
 
-    def meet_late() -> None:
-        done.wait(1.0)
+    def meet() -> None:
         rows_of(other, turn & 1, torch.float32)[0, :ODD] = 2.0
         flags_of(own)[0, 1] = turn
 
-    late = threading.Thread(target=meet_late)
+    late = threading.Timer(1.0, meet)
     late.start()
     total, _, _ = summed_norm(x, weight[None], weight, None, EPS, shared)
     late.join()

@@ -1,6 +1,8 @@
 """Sums over ranks that are left to the norm behind them, in Triton's interpreter: one rank whose
 memory is its own, so that the sum over ranks is its term."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -102,4 +104,10 @@ def test_a_paused_group_waits_for_nobody() -> None:
     shared = pausable.shared_rows(x)
     assert shared is not None
     assert shared.memory is not group.memory
+    assert pausable.shared_rows(x) is shared, "memory is taken once"
     assert pausable.shared_rows(torch.zeros(5, WIDTH)) is None
+    pausable.resume()
+    assert pausable.shared_rows(x) is group.rows
+    freed = weakref.ref(shared.memory)
+    del shared
+    assert freed() is None
