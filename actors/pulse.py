@@ -84,20 +84,42 @@ class Pulse(Loop):
         super().close(timeout)
 
 
-def worker_report(actor: "WorkerActor") -> tuple[dict[str, float], bytes]:
-    """Of a worker's process."""
-    load = {**actor.load_report(), "standstill": standstill(actor.loops)}
-    return load, actor.held()
+class WorkerReport:
+    """What the heartbeats of a worker's process say."""
+
+    def __init__(self, actor: "WorkerActor") -> None:
+        self._actor, self._standstill = actor, Standstill(actor.loops)
+
+    def __call__(self) -> tuple[dict[str, float], bytes]:
+        load = {**self._actor.load_report(), "standstill": self._standstill.look()}
+        return load, self._actor.held()
 
 
-def standstill(loops: Iterable[Loop]) -> float:
-    """Seconds since the slowest of these workers last came round; 0 while it compiles."""
-    now = time.monotonic()
-    workers = [loop for loop in loops if isinstance(loop, Worker) and loop.alive]
-    slowest = min(workers, key=lambda worker: worker.turned_at, default=None)
-    if slowest is None or _compiles(sys._current_frames().get(slowest.thread_id)):
-        return 0.0
-    return now - slowest.turned_at
+class Standstill:
+    """For how long the slowest of a process's workers has not come round.
+
+    Looked at with every heartbeat. Where that comes late, the whole process stood still (stopped,
+    or without a processor), and its loops can't be blamed for that time: it does not count.
+    """
+
+    def __init__(self, loops: Iterable[Loop]) -> None:
+        self._loops = loops
+        self._looked_at, self._seconds = time.monotonic(), 0.0
+
+    def look(self) -> float:
+        """Seconds; 0 while it compiles."""
+        now = time.monotonic()
+        counted = self._seconds + min(now - self._looked_at, HEARTBEAT_SECONDS)
+        self._looked_at = now
+        self._seconds = min(counted, now - self._turned_at(now))
+        return self._seconds
+
+    def _turned_at(self, now: float) -> float:
+        workers = [loop for loop in self._loops if isinstance(loop, Worker) and loop.alive]
+        slowest = min(workers, key=lambda worker: worker.turned_at, default=None)
+        if slowest is None or _compiles(sys._current_frames().get(slowest.thread_id)):
+            return now
+        return slowest.turned_at
 
 
 def _compiles(frame: "FrameType | None") -> bool:

@@ -5,7 +5,6 @@ Ray runs its methods one after the other, except `watch`, which waits in a threa
 
 import os
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -121,11 +120,10 @@ class WorkerProcess:
         return address
 
     def _start_pulse(self, supervisor: "Address") -> None:
-        from antiphon.actors.pulse import Pulse, worker_report
+        from antiphon.actors.pulse import Pulse, WorkerReport
 
-        self._pulse = Pulse(
-            self._incarnation, supervisor, partial(worker_report, self.actor), self.actor.news
-        )
+        report = WorkerReport(self.actor)
+        self._pulse = Pulse(self._incarnation, supervisor, report, self.actor.news)
         self._pulse.start()
 
     def supervise(self, supervisor: "Address") -> list[str]:

@@ -22,6 +22,7 @@ SIGNALS = {name: signal.Signals[name] for name in ("SIGKILL", "SIGSTOP", "SIGSEG
 NOTICE_SECONDS = 60.0  # a disturbance that nobody noticed for so long has failed
 BACK_SECONDS = 240.0  # a worker that ends often starts again after up to 30 s, and must then load
 POLL_SECONDS = 0.01
+STALL_SECONDS = 0.5  # a longer pause between polls is this machine's, and counts as so much
 
 Tokens = tuple[int, ...]
 
@@ -29,7 +30,7 @@ Tokens = tuple[int, ...]
 @dataclass(frozen=True)
 class Disturbance:
     """One signal to one worker. `noticed`: seconds until the frontend knew; `back`: until the
-    worker's next incarnation was ready."""
+    worker's next incarnation was ready. Pauses of this whole process count as `STALL_SECONDS`."""
 
     worker: str
     signal: str
@@ -135,8 +136,11 @@ async def signalled(workers: RayWorkers, worker: str, spot: Spot, how: str) -> D
 
 async def followed(workers: RayWorkers, worker: str, how: str) -> Disturbance:
     """What becomes of a worker that was disturbed just now. Raises TimeoutError."""
-    before, began, noticed = _epoch(workers, worker), time.monotonic(), None
-    while (passed := time.monotonic() - began) < (BACK_SECONDS if noticed else NOTICE_SECONDS):
+    before, noticed = _epoch(workers, worker), None
+    passed, looked_at = 0.0, time.monotonic()
+    while passed < (BACK_SECONDS if noticed else NOTICE_SECONDS):
+        now = time.monotonic()
+        passed, looked_at = passed + min(now - looked_at, STALL_SECONDS), now
         epoch = _epoch(workers, worker)
         if noticed is None and epoch != before:
             noticed = passed

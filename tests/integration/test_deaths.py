@@ -16,6 +16,7 @@ from antiphon import AsyncEngine, SamplingParams
 from antiphon.actors.processes import birth
 from antiphon.benchmarks.chaos import Load, disturb, followed, signalled
 from antiphon.config.errors import ConfigurationError, EngineDeadError
+from antiphon.scheduler.request import Incarnation
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -43,10 +44,24 @@ async def served(engine: AsyncEngine, count: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def kill_supervisor(engine: AsyncEngine) -> None:
+async def running(engine: AsyncEngine, worker: str) -> Any:
+    """The actor of its present incarnation, once that runs: it may just have started again."""
+    async with asyncio.timeout(60):
+        while True:
+            members = {member.name: member for member in engine.workers.members}
+            incarnation = Incarnation(worker, members[worker].epoch)
+            if members[worker].alive and incarnation in engine.workers._started:
+                return engine.workers._started[incarnation].handle
+            await asyncio.sleep(0.01)
+
+
+async def supervisor_pid(engine: AsyncEngine) -> int:
     supervisor = engine.workers._supervisor.handle
-    pid = await supervisor.__ray_call__.remote(lambda _: os.getpid())
-    os.kill(pid, signal.SIGKILL)
+    return await supervisor.__ray_call__.remote(lambda _: os.getpid())
+
+
+async def kill_supervisor(engine: AsyncEngine) -> None:
+    os.kill(await supervisor_pid(engine), signal.SIGKILL)
 
 
 async def killed(engine: AsyncEngine, worker: str) -> None:
@@ -100,15 +115,37 @@ def test_loops_that_hang_are_ended(t5_folder: Path) -> None:
     async def scenario(engine: AsyncEngine) -> None:
         load = Load(engine, PROMPTS, LONG)
         await load.learn()
-        processes = list(engine.workers._started.values())  # another comes for each that ends
-        for half, started in zip(("encoder", "decoder"), processes, strict=True):
+        for half in ("encoder", "decoder"):
             serving = asyncio.create_task(load.serve(24, concurrency=12))
             await served(engine, 4)
-            await started.handle.__ray_call__.remote(hang(half))
+            handle = await running(engine, f"{half}-0")
+            await handle.__ray_call__.remote(hang(half))
             disturbance = await followed(engine.workers, f"{half}-0", "hang")
             await serving
             assert load.tally.is_right, (half, load.tally.failed, load.tally.wrong)
             assert disturbance.noticed < NOTICE_SECONDS, half
+
+    run(t5_folder, scenario, hang_timeout=2.0)
+
+
+@pytest.mark.slow
+def test_workers_outlive_a_machine_that_stands_still(t5_folder: Path) -> None:
+    """All processes of the engine at once, for longer than a worker may be silent or hang."""
+
+    async def scenario(engine: AsyncEngine) -> None:
+        load = Load(engine, PROMPTS, LONG)
+        await load.learn()
+        before = await engine.workers.processes()
+        processes = [await supervisor_pid(engine), *(spot.pid for spot in before.values())]
+        serving = asyncio.create_task(load.serve(24, concurrency=12))
+        await served(engine, 4)
+        for how in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in processes:
+                os.kill(pid, how)
+            await asyncio.sleep(4.0)
+        await serving
+        assert load.tally.is_right, (load.tally.failed, load.tally.wrong)
+        assert await engine.workers.processes() == before
 
     run(t5_folder, scenario, hang_timeout=2.0)
 

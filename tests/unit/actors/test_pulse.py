@@ -4,7 +4,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from types import CodeType, FunctionType
 
 import pytest
@@ -18,9 +17,9 @@ from antiphon.actors.member_messages import Heartbeat, Member
 from antiphon.actors.pulse import (
     HEARTBEAT_SECONDS,
     Pulse,
+    Standstill,
+    WorkerReport,
     _compiles,
-    standstill,
-    worker_report,
 )
 from antiphon.actors.worker import Worker
 from antiphon.scheduler.request import Incarnation
@@ -72,8 +71,23 @@ def in_file(name: str) -> Callable[[threading.Event], object]:
 def test_a_loop_that_hangs_stands_still_but_not_one_that_compiles(file: str, stands: bool) -> None:
     worker = Busy(in_file(file))
     worker.start()
+    standstill = Standstill([worker])
     time.sleep(0.3)
-    assert (standstill([worker]) > 0.2) is stands
+    assert (standstill.look() > 0.2) is stands
+    worker.end()
+
+
+def test_time_in_which_the_whole_process_stood_still_does_not_count() -> None:
+    """No heartbeat came in it either: a loop that hangs is known by those that come in time."""
+    worker = Busy(waits)
+    worker.start()
+    standstill = Standstill([worker])
+    time.sleep(2.5 * HEARTBEAT_SECONDS)
+    assert standstill.look() == HEARTBEAT_SECONDS
+    assert standstill.look() < 1.2 * HEARTBEAT_SECONDS, "also of two in a row behind it"
+    for count in (2, 3):
+        time.sleep(HEARTBEAT_SECONDS)
+        assert count * HEARTBEAT_SECONDS <= standstill.look() < (count + 0.2) * HEARTBEAT_SECONDS
     worker.end()
 
 
@@ -98,8 +112,10 @@ def test_only_the_first_call_of_a_compiled_function_counts_as_compiling() -> Non
 def test_a_loop_that_comes_round_does_not_stand_still() -> None:
     worker = Busy(lambda event: event.wait(0.01))
     worker.start()
-    time.sleep(1.5)
-    assert standstill([worker]) < 1.0  # a busy machine may let it wait for a while
+    standstill = Standstill([worker])
+    for _ in range(3):
+        time.sleep(HEARTBEAT_SECONDS)
+        assert standstill.look() < HEARTBEAT_SECONDS  # a busy machine may let it wait for a while
     worker.end()
 
 
@@ -120,7 +136,7 @@ def test_news_goes_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Host, "here", lambda: host)
     receiver = Receiver(host, heard.append, HeartbeatDecoder())
     receiver.start()
-    pulse = Pulse(Incarnation("d", 1), receiver.address, partial(worker_report, Actor()), news)
+    pulse = Pulse(Incarnation("d", 1), receiver.address, WorkerReport(Actor()), news)
     pulse.start()
     time.sleep(1.4 * HEARTBEAT_SECONDS)  # after the first regular one
     before = len(heard)
@@ -139,7 +155,7 @@ def test_heartbeats_come_regularly(monkeypatch: pytest.MonkeyPatch) -> None:
     receiver = Receiver(host, heard.append, HeartbeatDecoder())
     receiver.start()
     sender = Incarnation("decoder-0", 3)
-    pulse = Pulse(sender, receiver.address, partial(worker_report, Actor()))
+    pulse = Pulse(sender, receiver.address, WorkerReport(Actor()))
     pulse.start()
     time.sleep(3.5 * HEARTBEAT_SECONDS)
     pulse.close()
