@@ -6,12 +6,14 @@ Frames go through the convolutions in batches, and through the LSTM in one call 
 """
 
 import importlib.util
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from threadpoolctl import ThreadpoolController
 from torch import nn
 
 from antiphon.config.errors import ConfigurationError
@@ -19,10 +21,12 @@ from antiphon.inputs.audio.voice_activity import FRAME
 
 CONTEXT = 64  # samples before a frame that are heard with it
 BATCH = 2048  # frames, 65 s
-STEP, BINS = 128, 129  # samples between two spectra; frequencies of each
+WIDTH, STEP, BINS = 256, 128, 129  # samples of a spectrum, and between two; frequencies of each
+SPECTRA = 4  # of a frame
 STRIDES = (1, 2, 2, 1)  # of the convolutions over spectra
 HIDDEN = 128
 State = tuple[torch.Tensor, torch.Tensor] | None
+Layer = tuple[torch.Tensor, torch.Tensor]  # its matrix and bias
 WEIGHTS = {
     "spectra.weight": "_model.stft.forward_basis_buffer",
     **{
@@ -41,18 +45,24 @@ WEIGHTS = {
 
 
 class VoiceModel(nn.Module):
+    """Of a frame come four spectra, and each convolution goes over them. There are so few of them
+    that a convolution is one matrix product over all their channels."""
+
     def __init__(self, weights: dict[str, torch.Tensor]) -> None:
         """`weights`: as the package's network names them."""
         super().__init__()
-        self.spectra = nn.Conv1d(1, 2 * BINS, 256, STEP, bias=False)
-        shapes = [(BINS, 128), (128, 64), (64, 64), (64, 128)]
-        self.layers = nn.ModuleList(
-            nn.Conv1d(*shape, 3, stride, padding=1)
-            for shape, stride in zip(shapes, STRIDES, strict=True)
-        )
-        self.lstm = nn.LSTM(128, HIDDEN, batch_first=True)
+        named = {own: weights[theirs] for own, theirs in WEIGHTS.items()}
+        self._spectra = named["spectra.weight"][:, 0].t().contiguous()  # [WIDTH, 2 * BINS]
+        self._layers: list[Layer] = []
+        steps = SPECTRA
+        for number, stride in enumerate(STRIDES):
+            weight, bias = (named[f"layers.{number}.{kind}"] for kind in ("weight", "bias"))
+            matrix = _as_matrix(weight, stride, steps)
+            steps = -(-steps // stride)
+            self._layers.append((matrix, bias.repeat(steps)))
+        self.lstm = nn.LSTM(HIDDEN, HIDDEN, batch_first=True)
         self.last = nn.Conv1d(HIDDEN, 1, 1)
-        self.load_state_dict({own: weights[theirs] for own, theirs in WEIGHTS.items()})
+        self.load_state_dict({name: named[name] for name in self.state_dict()})
         self.eval()
 
     def probabilities(self, samples: np.ndarray) -> np.ndarray:
@@ -72,17 +82,46 @@ class VoiceModel(nn.Module):
         windows = torch.from_numpy(sound).unfold(0, CONTEXT + FRAME, FRAME)
         parts = []
         for batch in windows.split(BATCH):
-            hidden, state = self.lstm(self._features(batch)[None], state)
+            features = self._features(batch)[None]
+            with _one_thread():
+                hidden, state = self.lstm(features, state)
             parts.append(self.last(hidden.relu().transpose(1, 2)).sigmoid()[0, 0].numpy())
         return np.concatenate(parts), state
 
     def _features(self, windows: torch.Tensor) -> torch.Tensor:
-        """[frames, CONTEXT + FRAME] samples to [frames, 128]."""
-        spectra = self.spectra(F.pad(windows, (0, CONTEXT), mode="reflect")[:, None])
-        hidden = (spectra[:, :BINS] ** 2 + spectra[:, BINS:] ** 2).sqrt()
-        for layer in self.layers:
-            hidden = layer(hidden).relu()
-        return hidden.squeeze(-1)
+        """[frames, CONTEXT + FRAME] samples to [frames, HIDDEN]."""
+        heard = F.pad(windows, (0, CONTEXT), mode="reflect").unfold(1, WIDTH, STEP)
+        spectra = heard.reshape(-1, WIDTH) @ self._spectra
+        amplitudes = (spectra[:, :BINS] ** 2 + spectra[:, BINS:] ** 2).sqrt()
+        hidden = amplitudes.view(len(windows), SPECTRA * BINS)
+        for matrix, bias in self._layers:
+            hidden = torch.addmm(bias, hidden, matrix).relu_()
+        return hidden
+
+
+def _as_matrix(weight: torch.Tensor, stride: int, steps: int) -> torch.Tensor:
+    """A convolution's weight [outputs, inputs, 3], over `steps` steps with one of silence at both
+    ends, as a matrix [steps * inputs, steps behind it * outputs]."""
+    outputs, inputs, width = weight.shape
+    behind = -(-steps // stride)
+    matrix = weight.new_zeros(steps, inputs, behind, outputs)
+    for new in range(behind):
+        for tap in range(width):
+            if 0 <= (old := new * stride + tap - 1) < steps:
+                matrix[old, :, new] = weight[:, :, tap].t()
+    return matrix.view(steps * inputs, behind * outputs)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """In which torch's operators, in this thread, use no other: the LSTM's steps of some
+    microseconds would wait for each other's threads, for longer than they take."""
+    torch.get_num_threads()  # torch sets a thread's limit when that first computes
+    return _openmp().limit(limits=1)
+
+
+@cache
+def _openmp() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="openmp")
 
 
 class VoiceStream:

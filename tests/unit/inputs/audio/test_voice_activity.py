@@ -1,11 +1,16 @@
 """Voice activity: silero-vad's spans from probabilities, and its model's probabilities of sound."""
 
+import importlib.util
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from paths import RECORDINGS
 
+from antiphon.inputs.audio.forms import load_audio
 from antiphon.inputs.audio.voice_activity import FRAME, RATE, Span, VoiceOptions, speech_spans
 
 
@@ -59,6 +64,34 @@ def test_silence_and_noise_of_any_length_hold_no_speech(seconds: float) -> None:
     probabilities = load_voice_model().probabilities(noise * 0.001)
     assert len(probabilities) == math.ceil(len(noise) / FRAME)
     assert (probabilities < 0.5).all()
+
+
+def test_probabilities_are_those_of_sileros_own_network() -> None:
+    """Which hears frame after frame."""
+    from antiphon.inputs.audio.voice_model import load_voice_model
+
+    sound = load_audio(RECORDINGS / "call.wav", RATE)
+    package = importlib.util.find_spec("silero_vad")
+    assert package is not None
+    file = Path(str(package.origin)).with_name("data") / "silero_vad.jit"
+    network = torch.jit.load(file, map_location="cpu")
+    expected = [
+        network(frame[None], RATE).item()
+        for frame in torch.from_numpy(sound).split(FRAME)
+        if len(frame) == FRAME
+    ]
+    probabilities = load_voice_model().probabilities(sound)[: len(expected)]
+    assert max(expected) > 0.9
+    assert min(expected) < 0.1
+    np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+
+
+def test_the_network_leaves_torchs_threads_as_they_are() -> None:
+    from antiphon.inputs.audio.voice_model import load_voice_model
+
+    before = torch.get_num_threads()
+    load_voice_model().probabilities(np.zeros(2 * RATE, np.float32))
+    assert torch.get_num_threads() == before
 
 
 def test_batches_of_frames_do_not_change_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
