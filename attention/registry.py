@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HALF = frozenset({"float16", "bfloat16"})
 ANY_FLOAT = HALF | {"float32"}
+CPU_FLOAT = frozenset({"bfloat16", "float32"})
 HOPPER = (9, 0)
 
 FLASH_ATTENTION_3 = Support(
@@ -64,8 +65,8 @@ BACKENDS = {
     ),
     "cpu_paged": Row(
         "cpu_paged",
-        paged=Support("CpuPaged", frozenset({"float32"}), CPU, bias=True, grouped_heads=True),
-        latent=Support("CpuPaged", frozenset({"float32"}), CPU, grouped_heads=True),
+        paged=Support("CpuPaged", CPU_FLOAT, CPU, bias=True, grouped_heads=True),
+        latent=Support("CpuPaged", CPU_FLOAT, CPU, grouped_heads=True),
         package="numba",
     ),
     "flash_attn": Row(

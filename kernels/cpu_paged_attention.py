@@ -2,17 +2,32 @@
 
 import numba
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from antiphon.kernels.numba_cache import compiled
+
+
+def widened(number):
+    """In float32: of uint16 the bfloat16 of these bits, which Numba does not know."""
+    raise NotImplementedError("for compiled code alone")
+
+
+@overload(widened)
+def _widened(number):
+    if number == types.uint16:
+        return lambda number: np.uint32(number << 16).view(np.float32)
+    return lambda number: number
 
 
 @compiled(parallel=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, nogil=True)
 def attend(q, keys, values, pages, sequence, visible, scale, bias, out):
     """Attention of each query to the first `visible` keys of its sequence.
 
-    q, out [queries, heads, head_dim]; keys, values [pages, page_size, kv_heads,
-    head_dim], where head h of the queries reads head h // (heads / kv_heads); pages
-    [sequences, pages]; sequence, visible [queries]; bias [heads, distances], or empty.
+    q, out [queries, heads, head_dim] float32; keys, values [pages, page_size, kv_heads,
+    head_dim] float32, or bfloat16 as uint16, where head h of the queries reads head
+    h // (heads / kv_heads); pages [sequences, pages]; sequence, visible [queries]; bias
+    [heads, distances], or empty.
     """
     num_queries, heads, size = q.shape
     page_size, kv_heads = keys.shape[1], keys.shape[2]
@@ -31,7 +46,7 @@ def attend(q, keys, values, pages, sequence, visible, scale, bias, out):
                     for head in range(kv_head * group, (kv_head + 1) * group):
                         product = np.float32(0)
                         for i in range(size):
-                            product += q[row, head, i] * keys[page, token, kv_head, i]
+                            product += q[row, head, i] * widened(keys[page, token, kv_head, i])
                         scores[head, token] = product * scale
             if bias.shape[0]:
                 for head in range(heads):
@@ -55,7 +70,7 @@ def attend(q, keys, values, pages, sequence, visible, scale, bias, out):
                     for head in range(kv_head * group, (kv_head + 1) * group):
                         weight = scores[head, token]
                         for i in range(size):
-                            sums[head, i] += weight * values[page, token, kv_head, i]
+                            sums[head, i] += weight * widened(values[page, token, kv_head, i])
         for head in range(heads):
             for i in range(size):
                 out[row, head, i] = sums[head, i] / total[head]

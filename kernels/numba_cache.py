@@ -39,7 +39,7 @@ def make_ready(kernel: Any, *arguments: Any) -> None:
 
     Compiling takes seconds, so it is logged.
     """
-    if kernel.signatures:  # in this process already
+    if tuple(map(numba.typeof, arguments)) in kernel.signatures:  # in this process already
         return
     name, folder = kernel.__name__.strip("_"), kernel.stats.cache_path
     on_disk = folder is not None and any(Path(folder).glob(f"*.{kernel.__name__}-*.nbi"))

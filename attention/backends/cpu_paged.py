@@ -1,9 +1,9 @@
-"""Paged attention on CPUs that reads pages in place, compiled with Numba; float32.
+"""Paged attention on CPUs that reads pages in place, compiled with Numba; float32 and bfloat16.
 
 The reference backend gathers a sequence's pages before each product, which moves three
 times the bytes that a decode step needs. Here one pass with a running softmax (Milakov
 and Gimelshein 2018) reads every key and value once. All heads of a token are read
-together, because they are stored side by side.
+together, because they are stored side by side. It computes in float32.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class CpuPaged(PagedAttention[CpuPagedMetadata]):
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
         query = np.zeros((1, spec.num_heads, spec.head_dim), np.float32)
-        keys = np.zeros((1, 1, spec.num_kv_heads, spec.head_dim), np.float32)
+        keys = _numbers(torch.zeros(1, 1, spec.num_kv_heads, spec.head_dim, dtype=spec.dtype))
         row, one = np.zeros(1, np.int64), np.ones(1, np.int64)
         pages, scale = np.zeros((1, 1), np.int32), np.float32(1)
         make_ready(attend, query, keys, keys, pages, row, one, scale, _NO_BIAS, query.copy())
@@ -59,12 +59,13 @@ class CpuPaged(PagedAttention[CpuPagedMetadata]):
     ) -> torch.Tensor:
         if bias is not None and metadata.bias is None:
             distance = -torch.arange(int(metadata.visible.max()))[None, None]
-            metadata.bias = np.ascontiguousarray(bias.materialize(distance)[0, :, 0].numpy())
+            by_distance = bias.materialize(distance)[0, :, 0].float()
+            metadata.bias = np.ascontiguousarray(by_distance.numpy())
         out = torch.empty(q.shape)
         attend(
-            q.contiguous().numpy(),
-            k.numpy(),
-            v.numpy(),
+            q.float().contiguous().numpy(),
+            _numbers(k),
+            _numbers(v),
             metadata.pages,
             metadata.sequence,
             metadata.visible,
@@ -72,4 +73,9 @@ class CpuPaged(PagedAttention[CpuPagedMetadata]):
             _NO_BIAS if metadata.bias is None else metadata.bias,
             out.numpy(),
         )
-        return out
+        return out.to(q.dtype)
+
+
+def _numbers(x: torch.Tensor) -> np.ndarray:
+    """float32, or the bits of bfloat16 as uint16."""
+    return x.numpy() if x.dtype is torch.float32 else x.view(torch.uint16).numpy()

@@ -55,6 +55,14 @@ def test_both_halves_in_this_process(t5: Engine) -> None:
     assert "in this process" in repr(t5)
 
 
+def test_bfloat16_reads_pages_in_place_too(t5_folder: Path) -> None:
+    with Engine(str(t5_folder), ray=False, dtype="bfloat16") as engine:
+        assert engine.workers is not None
+        assert engine.workers.info["decoder"]["attention"] == "cpu_paged"
+        outputs = engine.generate([f"in words: {number}" for number in (0, 7, 42)], use_tqdm=False)
+        assert [output.outputs[0].text for output in outputs] == ["zero", "seven", "forty two"]
+
+
 def test_recordings(whisper_folder: Path) -> None:
     with Engine(str(whisper_folder), ray=False) as engine:
         results = engine.transcribe_all(

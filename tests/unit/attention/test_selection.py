@@ -28,12 +28,11 @@ FLOAT8 = torch.float8_e4m3fn
 
 
 def test_auto_takes_the_first_of_the_order_that_can() -> None:
-    paged = [paged_spec("causal", 2, 8, torch.float32), paged_spec("cross", 2, 8, torch.float32)]
-    assert select_paged("decoder", "auto", paged)[0].name == "cpu_paged"
-    assert (
-        select_paged("decoder", "auto", [paged_spec("causal", 2, 8, torch.bfloat16)])[0].name
-        == "torch_sdpa"
-    )
+    for dtype in (torch.float32, torch.bfloat16):
+        paged = [paged_spec("causal", 2, 8, dtype), paged_spec("cross", 2, 8, dtype)]
+        assert select_paged("decoder", "auto", paged)[0].name == "cpu_paged"
+    (backend,) = select_paged("decoder", "auto", [paged_spec("causal", 2, 8, torch.float16)])
+    assert backend.name == "torch_sdpa"
     assert select_full("encoder", "auto", full_spec(2, 8, torch.float32)).name == "torch_sdpa"
 
 
