@@ -20,6 +20,7 @@ from antiphon.config.errors import (
     RequestCancelled,
     RequestExpired,
     RequestRefused,
+    RequestTurnedAway,
 )
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ TYPES = {
 STATUSES: list[tuple[type[AntiphonError], int, str | None]] = [
     (InputError, 400, None),
     (ConfigurationError, 400, None),
+    (RequestTurnedAway, 429, "too_many_requests"),
     (RequestRefused, 400, "request_refused"),
     (RequestExpired, 504, "deadline_exceeded"),
     (RequestCancelled, CLIENT_LEFT, "cancelled"),
@@ -108,7 +110,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, AntiphonError):
         for kind, status, code in STATUSES:
             if isinstance(error, kind):
-                retry_after = 1 if status == 503 else None
+                retry_after = 1 if status in (429, 503) else None
                 param = error.parameter if isinstance(error, InputError) else None
                 return ApiError(status, str(error), param=param, code=code, retry_after=retry_after)
         return ApiError(500, str(error))
