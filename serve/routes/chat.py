@@ -63,8 +63,9 @@ async def _read(service: Service, model: ServedModel, body: ChatBody) -> Respons
 
 async def _listen(service: Service, model: ServedModel, body: ChatBody) -> Response:
     """Transcribes the recording in a message."""
-    for name in sorted(body.model_fields_set & NOT_FOR_SOUND):
-        raise refused(name, "a recording is transcribed: its windows have one text each")
+    for name, neutral in NOT_FOR_SOUND.items():
+        if getattr(body, name) not in (None, neutral):
+            raise refused(name, "a recording is transcribed: its windows have one text each")
     upload = recording(model, body)
     params = body.sampling()
     check_beam_fields(model, params)
@@ -90,9 +91,10 @@ async def _listen(service: Service, model: ServedModel, body: ChatBody) -> Respo
     return JSONResponse(_reply(model, [choice], num_inputs, num_outputs))
 
 
-NOT_FOR_SOUND = {
-    "n", "logprobs", "top_logprobs", "source_language", "target_language", "max_tokens",
-    "max_completion_tokens", "stop", "min_tokens",
+# With what asks for nothing, beside null.
+NOT_FOR_SOUND: dict[str, Any] = {
+    "n": 1, "logprobs": False, "top_logprobs": 0, "source_language": None, "target_language": None,
+    "max_tokens": None, "max_completion_tokens": None, "stop": [], "min_tokens": 0,
 }  # fmt: skip
 
 
