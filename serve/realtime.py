@@ -268,7 +268,7 @@ class RealtimeSession:
                 wanted = item.options["params"].logprobs is not None
                 await self._send(
                     f"{prefix}.completed", item_id=item.id, **place, transcript=piece.text,
-                    logprobs=logprobs_of(piece.segments) if wanted else None,
+                    logprobs=logprobs_of(item.model, piece.segments) if wanted else None,
                     usage=token_usage(item.model, piece),
                 )  # fmt: skip
 
