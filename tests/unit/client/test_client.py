@@ -35,6 +35,12 @@ def test_addresses(server: str) -> None:
     assert base_of(server) == "http://h:1/v1"
 
 
+@pytest.mark.parametrize("server", ["", "http://", "nope://h", "http://h:99999", "http://[::1"])
+def test_what_is_no_address(server: str) -> None:
+    with pytest.raises(ValueError, match="is no address such as http://host:8000"):
+        base_of(server)
+
+
 def test_a_completion() -> None:
     async def ask() -> None:
         answer, requests = played(httpx.Response(200, json=DONE))
