@@ -14,13 +14,12 @@ from antiphon.client.calls import (
     Messages,
     Prompt,
     chat_call,
-    delta_of,
     models_call,
     sound_call,
     text_call,
 )
-from antiphon.client.errors import ClientError, ConnectionFailed
-from antiphon.client.event_lines import parsed
+from antiphon.client.errors import ClientError, ConnectionFailed, ServerFailed
+from antiphon.client.event_lines import new_text
 from antiphon.client.policy import Policy
 from antiphon.client.results import Completion, Model, Transcript
 from antiphon.client.sound import Sound
@@ -175,12 +174,16 @@ class AsyncClient:
             try:
                 async with self._http.stream(call.method, call.path, **call.arguments()) as reply:
                     if reply.is_success:
+                        has_events = False
                         async for line in reply.aiter_lines():
                             begun = True
-                            event = parsed(line)
-                            if event is not None and (text := delta_of(event)):
+                            text = new_text(line)
+                            has_events |= text is not None
+                            if text:
                                 yield text
-                        return
+                        if has_events:
+                            return
+                        raise ServerFailed(f"the answer to {call.path} is no stream of events")
                     await reply.aread()
                     error: ClientError = rules.failure(reply)
                     retry_after = rules.retry_after(reply)

@@ -121,10 +121,18 @@ class Batch:
         try:
             await asyncio.wait([getting, feeding], return_when=asyncio.FIRST_COMPLETED)
             if not getting.done() and feeding.done() and ended.empty():
-                feeding.result()
+                _raise_alone(feeding)
             return await getting
         finally:
             getting.cancel()
+
+
+def _raise_alone(feeding: "asyncio.Task[None]") -> None:
+    """What it has failed with, without the group in which its tasks put it."""
+    try:
+        feeding.result()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
 def _save(log: IO[str], key: str, item: BatchItem) -> None:

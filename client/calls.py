@@ -76,6 +76,8 @@ def sound_call(
 def _text(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Mapping):  # as chunking_strategy may be
+        return json.dumps(value)
     return [str(item) for item in value] if isinstance(value, (list, tuple)) else str(value)
 
 

@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from antiphon.client.errors import ClientError, ConnectionFailed, ServerFailed, TooBusy, error_of
 
@@ -65,10 +66,18 @@ def _is_seconds(value: object, above: float = -math.ulp(0.0)) -> bool:
 
 
 def base_of(server: str) -> str:
-    """The address of the API: `http://host:8000` and `http://host:8000/v1` are the same."""
-    server = server.rstrip("/")
+    """The address of the API: `http://host:8000` and `http://host:8000/v1` are the same. Raises
+    ValueError for what is no address of a server."""
     if "://" not in server:
         server = f"http://{server}"
+    try:
+        parts = urlsplit(server)
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, or a bracket that nothing closes
+        is_address = False
+    if not is_address:
+        raise ValueError(f"{server!r:.200} is no address such as http://host:8000")
+    server = server.rstrip("/")
     return server if server.endswith("/v1") else f"{server}/v1"
 
 
@@ -103,6 +112,9 @@ def retry_after(response: "httpx.Response") -> float | None:
 
 
 def event_error(event: dict[str, object]) -> ClientError | None:
-    """Of an event that says that a stream has failed."""
-    error = event.get("error")
-    return ServerFailed(str(error.get("message"))) if isinstance(error, dict) else None
+    """Of an event that says that a stream has failed: in OpenAI's form, as a mere text, or as vLLM
+    had it."""
+    error = event if event.get("object") == "error" else event.get("error")
+    if not error:
+        return None
+    return ServerFailed(str(error.get("message") if isinstance(error, dict) else error))

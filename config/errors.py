@@ -100,6 +100,10 @@ class RequestRefused(RequestError):
     """The request can never fit into this engine."""
 
 
+class RequestTurnedAway(RequestRefused):
+    """Too many requests are waiting: the same one may be taken later."""
+
+
 class RequestCancelled(RequestError):
     """The request was cancelled."""
 

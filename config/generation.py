@@ -104,8 +104,9 @@ class GenerationDefaults:
     def max_tokens(
         self, prompt_len: int, params: SamplingParams, positions: int, free_prompt: int = 0
     ) -> int:
-        """How many tokens may be generated: the caller's number, else the checkpoint's,
-        else what the decoder's `positions` leave behind `prompt_len` tokens of prompt.
+        """How many tokens may be generated: the caller's number, else the checkpoint's, but no
+        fewer than the caller wants at least, else what the decoder's `positions` leave behind
+        `prompt_len` tokens of prompt.
 
         `free_prompt`: tokens of the prompt that max_length does not count.
         """
@@ -116,7 +117,7 @@ class GenerationDefaults:
             room = min(room, self.max_new_tokens)
         elif self.max_length is not None:
             room = min(room, self.max_length + free_prompt - prompt_len)
-        return max(1, room)
+        return max(1, room, params.min_tokens)
 
     def rules(self, prompt_len: int, params: SamplingParams) -> DecodingRules:
         """The rules for a decoder prompt of `prompt_len` tokens."""

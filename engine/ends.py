@@ -8,11 +8,13 @@ from antiphon.config.errors import (
     RequestExpired,
     RequestFailed,
     RequestRefused,
+    RequestTurnedAway,
 )
 from antiphon.scheduler.request import Finished, RequestState
 
 ERRORS: dict[RequestState, type[RequestError]] = {
     RequestState.REFUSED: RequestRefused,
+    RequestState.TURNED_AWAY: RequestTurnedAway,
     RequestState.CANCELLED: RequestCancelled,
     RequestState.EXPIRED: RequestExpired,
     RequestState.FAILED: RequestFailed,

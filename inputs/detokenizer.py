@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.token_bytes import UNFINISHED, bytes_of
 from antiphon.inputs.tokenizer import load_tokenizer
 from antiphon.inputs.whisper.tokens import TIMESTAMP
 from antiphon.runtime.threads import DaemonThreads
 
 Decode = Callable[[list[int]], str]
-_UNFINISHED = "\ufffd"  # what tokenizers write for a character some of whose bytes are missing
 
 
 class Detokenizer:
@@ -33,6 +33,9 @@ class Detokenizer:
         if key not in self._token_texts:
             self._token_texts[key] = self._decode(token_ids, skip_special_tokens)
         return self._token_texts[key]
+
+    def bytes_of(self, id_: int, text: str) -> bytes | None:
+        return bytes_of(self._tokenizer, id_, text)
 
     def stream(self, params: SamplingParams) -> "TextStream":
         """For the text of one request."""
@@ -108,7 +111,7 @@ class SlowDecoder:
     def add(self, token: int) -> str:
         self._ids.append(token)
         text = self.rest()
-        if not text or text.endswith(_UNFINISHED):
+        if not text or text.endswith(UNFINISHED):
             return ""
         self._context, self._returned = self._returned, len(self._ids)
         return text
@@ -168,7 +171,7 @@ class FastDecoder:
                 # whole sequence is decoded with every token.
                 self._stream = None
         rest = self.rest()
-        return None if rest.endswith(_UNFINISHED) else rest
+        return None if rest.endswith(UNFINISHED) else rest
 
 
 def fast_tokenizer(tokenizer: Any) -> Any:

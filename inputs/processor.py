@@ -275,3 +275,9 @@ class InputProcessor:
     def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
         """The text of a whole token sequence."""
         return self._detokenizer.decode(token_ids, skip_special_tokens)
+
+    def token_bytes(self, id_: int, text: str) -> list[int] | None:
+        """Of a token that is shown as `text`, which may be a part of a character; None where nobody
+        knows them."""
+        content = self._detokenizer.bytes_of(id_, text)
+        return None if content is None else list(content)

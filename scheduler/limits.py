@@ -4,6 +4,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from antiphon.kv.pages import pages_for
 from antiphon.scheduler.batch import MAX_STOP_IDS
 from antiphon.scheduler.drafts import DraftLimits
 from antiphon.scheduler.planning import StepBudget
-from antiphon.scheduler.request import Media, Request
+from antiphon.scheduler.request import Media, Request, RequestState
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,12 @@ class Limits:
         )
 
 
-def refusal(request: Request, limits: Limits, num_open: int, num_pages: int) -> str | None:
+class Refusal(NamedTuple):
+    why: str
+    state: RequestState = RequestState.REFUSED
+
+
+def refusal(request: Request, limits: Limits, num_open: int, num_pages: int) -> Refusal | None:
     """Why `request` cannot be served here, or None when it can.
 
     `num_open`: requests that have not ended, this one included; `num_pages`: pages of
@@ -54,7 +60,12 @@ def refusal(request: Request, limits: Limits, num_open: int, num_pages: int) -> 
     values were checked where they came in; here is the last place where one that
     slipped through ends its own request instead of a step of all requests.
     """
-    return _bad_value(request) or _over_limit(request, limits, num_open, num_pages)
+    if why := _bad_value(request) or _over_limit(request, limits, num_pages):
+        return Refusal(why)
+    if num_open > limits.max_waiting + limits.max_num_seqs:
+        why = f"{limits.max_waiting} requests are waiting already: try later, or raise "
+        return Refusal(f"{why}max_waiting_requests", RequestState.TURNED_AWAY)
+    return None
 
 
 def _bad_value(request: Request) -> str | None:
@@ -134,17 +145,12 @@ def _bad_tokens(cross: Sequence[Media], prompt_len: int) -> str | None:
     return None
 
 
-def _over_limit(request: Request, limits: Limits, num_open: int, num_pages: int) -> str | None:
+def _over_limit(request: Request, limits: Limits, num_pages: int) -> str | None:
     length, cross = request.max_len, request.cross_len
     pages = _most_pages(request, limits)
     stop_ids = request.rules.stop_ids
     if request.alignment is not None and not limits.aligns:
         return "word times are turned off here, or unknown to this model: enable_word_timestamps"
-    if num_open > limits.max_waiting + limits.max_num_seqs:
-        return (
-            f"{limits.max_waiting} requests are waiting already: "
-            f"try later, or raise max_waiting_requests"
-        )
     room = min(limits.max_num_seqs, limits.max_batched_tokens)
     if request.num_slots > room:
         return (

@@ -53,6 +53,7 @@ class RequestState(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
     REFUSED = "refused"
+    TURNED_AWAY = "turned_away"  # refused for now: too many wait
 
     @property
     def final(self) -> bool:
@@ -62,14 +63,14 @@ class RequestState(StrEnum):
 _S = RequestState
 _ENDED = {_S.DONE, _S.FAILED, _S.CANCELLED, _S.EXPIRED}
 TRANSITIONS: dict[RequestState, set[RequestState]] = {
-    _S.WAITING: {_S.ENCODING, _S.READY, _S.REFUSED} | _ENDED,
+    _S.WAITING: {_S.ENCODING, _S.READY, _S.REFUSED, _S.TURNED_AWAY} | _ENDED,
     # Back to WAITING: the encoder work that it joined had been withdrawn.
     _S.ENCODING: {_S.READY, _S.WAITING} | _ENDED,
     # Back to WAITING: its cross KV was evicted before it was admitted.
     _S.READY: {_S.RUNNING, _S.WAITING} | _ENDED,
     # Back to READY: preempted.
     _S.RUNNING: {_S.READY} | _ENDED,
-    **{state: set() for state in (*_ENDED, _S.REFUSED)},
+    **{state: set() for state in (*_ENDED, _S.REFUSED, _S.TURNED_AWAY)},
 }
 
 

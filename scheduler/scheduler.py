@@ -16,7 +16,7 @@ from antiphon.scheduler.generated import FinishReason
 from antiphon.scheduler.growth import Growth
 from antiphon.scheduler.intake import Intake
 from antiphon.scheduler.late_searches import LateSearches
-from antiphon.scheduler.limits import Limits, refusal
+from antiphon.scheduler.limits import Limits, Refusal, refusal
 from antiphon.scheduler.outputs import Outputs
 from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.planning import StepPlanner
@@ -85,9 +85,8 @@ class Scheduler:
     # ------------------------------------------------------------------ arrival
 
     def add(self, request: Request) -> None:
-        """Queues `request`, or ends it at once as REFUSED when it can never run here. With
-        `generated` tokens it goes on behind these. One that is here already (a message that came
-        twice) is left as it is."""
+        """Queues `request`, or ends it at once as `refusal` says. With `generated` tokens it goes
+        on behind these. One that is here already (a message that came twice) is left as it is."""
         if request.id in self.requests:
             return
         self._arrivals += 1
@@ -95,13 +94,13 @@ class Scheduler:
         request.metrics = RequestMetrics(arrived_at=self._clock())
         self.requests[request.id] = request
         try:
-            why = refusal(request, self.limits, len(self.requests), self.pages.num_pages)
+            refused = refusal(request, self.limits, len(self.requests), self.pages.num_pages)
             is_late = self.late.takes(request)
         except Exception as error:  # unforeseen: it must not end the loop that serves everybody
-            why = f"cannot be served: {describe(error)}"
+            refused = Refusal(f"cannot be served: {describe(error)}")
             request.priority = 0  # may be what is wrong, and `finish` sorts by it
-        if why:
-            return self.finish(request, RequestState.REFUSED, error=why)
+        if refused:
+            return self.finish(request, refused.state, error=refused.why)
         if reason := reason_of_end(request):
             return self.finish(request, RequestState.DONE, reason=reason)
         self._loads[request.order] = load = request.load

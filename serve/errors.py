@@ -3,8 +3,8 @@
 import json
 import logging
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,12 +20,17 @@ from antiphon.config.errors import (
     RequestCancelled,
     RequestExpired,
     RequestRefused,
+    RequestTurnedAway,
 )
 
 logger = logging.getLogger(__name__)
 
+MISFIT = re.compile(r"_(type|parsing)$")  # complaints that a value is of another type
 # How pydantic names a field's types in a place.
 UNION_BRANCH = re.compile(r"str|int|float|bool|\w+\[.*\]|[A-Z]\w*")
+# Types of pydantic's complaints for `Body`'s own, and codes of their answers.
+UNSUPPORTED: Literal["unsupported"] = "unsupported"
+UNKNOWN: Literal["unknown"] = "unknown"
 CLIENT_LEFT = 499  # nginx's number; nobody reads it but the log
 TYPES = {
     401: "authentication_error",
@@ -37,6 +42,7 @@ TYPES = {
 STATUSES: list[tuple[type[AntiphonError], int, str | None]] = [
     (InputError, 400, None),
     (ConfigurationError, 400, None),
+    (RequestTurnedAway, 429, "too_many_requests"),
     (RequestRefused, 400, "request_refused"),
     (RequestExpired, 504, "deadline_exceeded"),
     (RequestCancelled, CLIENT_LEFT, "cancelled"),
@@ -94,7 +100,7 @@ def stopping() -> ApiError:
 
 def refused(param: str, reason: str) -> ApiError:
     """For a field that cannot be honored."""
-    return ApiError(400, f"'{param}' cannot be honored: {reason}", param=param, code="unsupported")
+    return ApiError(400, f"'{param}' cannot be honored: {reason}", param=param, code=UNSUPPORTED)
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -108,7 +114,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, AntiphonError):
         for kind, status, code in STATUSES:
             if isinstance(error, kind):
-                retry_after = 1 if status == 503 else None
+                retry_after = 1 if status in (429, 503) else None
                 param = error.parameter if isinstance(error, InputError) else None
                 return ApiError(status, str(error), param=param, code=code, retry_after=retry_after)
         return ApiError(500, str(error))
@@ -118,14 +124,27 @@ def as_api_error(error: Exception) -> ApiError:
 
 def _of_validation(error: RequestValidationError | ValidationError) -> ApiError:
     """The first of pydantic's complaints that goes deepest: of a field with several types, it is
-    about the one that the value was meant to be."""
-    problem = max(error.errors(), key=lambda problem: len(problem["loc"]))
+    about the one that the value was meant to be, and so before what says that it has no such
+    type."""
+    problem = max(error.errors(), key=lambda one: (len(one["loc"]), not MISFIT.search(one["type"])))
     location = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
-    param = ".".join(part for part in location if not UNION_BRANCH.fullmatch(part)) or None
+    if problem["type"] in (UNSUPPORTED, UNKNOWN):
+        param = ".".join([*_names(location[:-1]), *problem["ctx"]["name"]])
+        if problem["type"] == UNSUPPORTED:
+            return refused(param, problem["ctx"]["reason"])
+        return ApiError(400, f"there is no field '{param[:100]}'", param=param, code=UNKNOWN)
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "json_invalid":
         return ApiError(400, f"the body is no valid JSON: {message}")
-    return ApiError(400, f"'{param}': {message}" if param else message, param=param)
+    if isinstance(error, RequestValidationError) and not location:
+        return ApiError(400, "send a JSON object, with 'content-type: application/json'")
+    place = ".".join(_names(location)) or None
+    return ApiError(400, f"'{place}': {message}" if place else message, param=place)
+
+
+def _names(location: Sequence[str]) -> list[str]:
+    """Of fields, without those of their types."""
+    return [part for part in location if not UNION_BRANCH.fullmatch(part)]
 
 
 def add_handlers(app: FastAPI) -> None:

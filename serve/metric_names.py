@@ -57,7 +57,9 @@ HTTP_SECONDS = Metric(
 )  # fmt: skip
 HTTP_OPEN = Metric("http_requests_open", "gauge", "requests that have no answer yet", ())
 SESSIONS_OPEN = Metric("realtime_sessions_open", "gauge", "realtime sessions", ())
-TURNED_AWAY = Metric("http_requests_turned_away", "counter", "answered with status 429", ())
+TURNED_AWAY = Metric(
+    "http_requests_turned_away", "counter", "answered with status 429: too many were open", ()
+)
 AUDIO_SECONDS = _counter("audio_seconds", "sound transcribed")
 RTFX = _histogram(
     "transcription_rtfx", "seconds of sound per second, of each recording", TIMES_REAL_TIME

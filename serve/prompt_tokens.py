@@ -53,8 +53,28 @@ async def checked(
         except (ImageError, PromptError, VideoError) as error:
             own = param if languages == (None, None) else None
             raise ApiError(400, str(error), param=error.parameter or own) from None
+        for prepared in ready:
+            _check_room(model, prepared, params, body)
         pairs = zip(prompts, ready, strict=True)
         yield [CheckedPrompt(prompt, prepared) for prompt, prepared in pairs]
+
+
+def _check_room(
+    model: ServedModel, prepared: Prepared, params: SamplingParams, body: TextBody
+) -> None:
+    """Raises ApiError for more tokens than the decoder has positions: the engine, which would
+    refuse them, knows no fields."""
+    inputs, num_prompt = model.engine.inputs, len(prepared.prompt_token_ids or ())
+    most, positions = inputs.max_tokens(num_prompt, params), inputs.model.max_decoder_len
+    if num_prompt + most > positions:
+        names = ("max_completion_tokens", "max_tokens")
+        field = next((name for name in names if getattr(body, name, None)), "min_tokens")
+        raise ApiError(
+            400,
+            f"{num_prompt} tokens of the prompt and {field}={most} are over the decoder's "
+            f"{positions}: lower {field}",
+            param=field,
+        )
 
 
 def call_options(body: TextBody, deadline: Deadline) -> dict[str, Any]:

@@ -142,6 +142,7 @@ class RealtimeSession:
         settings = self._settings
         if audio is not None and audio.transcription is not None:
             changed = audio.transcription.model_dump(exclude_unset=True)
+            changed["model"] = audio.transcription.model or settings.model
             settings = settings.model_copy(update=changed)
         include = self._include if wanted.include is None else wanted.include
         self._options(settings, include)  # refuses what the model can't do
@@ -267,7 +268,7 @@ class RealtimeSession:
                 wanted = item.options["params"].logprobs is not None
                 await self._send(
                     f"{prefix}.completed", item_id=item.id, **place, transcript=piece.text,
-                    logprobs=logprobs_of(piece.segments) if wanted else None,
+                    logprobs=logprobs_of(item.model, piece.segments) if wanted else None,
                     usage=token_usage(item.model, piece),
                 )  # fmt: skip
 

@@ -4,6 +4,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from antiphon.engine.outputs import Logprob
+from antiphon.serve.service import ServedModel
+
 
 class ErrorDetail(BaseModel):
     message: str
@@ -38,3 +41,10 @@ def usage(num_prompt_tokens: int, num_tokens: int) -> dict[str, int]:
         "completion_tokens": num_tokens,
         "total_tokens": num_prompt_tokens + num_tokens,
     }
+
+
+def token_entry(model: ServedModel, id_: int, entry: Logprob) -> dict[str, Any]:
+    """A token as chats and transcriptions have it."""
+    text = entry.decoded_token
+    content = model.engine.inputs.token_bytes(id_, text)
+    return {"token": text, "logprob": entry.logprob, "bytes": content}

@@ -42,6 +42,10 @@ class ServedModel:
         return self.engine.inputs.images is not None or self.attends_to_image
 
     @property
+    def takes_text_alone(self) -> bool:
+        return not (self.takes_audio or self.attends_to_image)
+
+    @property
     def attends_to_image(self) -> bool:
         """True if each of its prompts has one image, beside the decoder's text (TrOCR, Donut)."""
         return self.engine.inputs.attended_image is not None
@@ -120,6 +124,12 @@ class Service:
             )
         return self.models[name]
 
+    def _named(self, name: str | None, fits: Callable[[ServedModel], bool]) -> ServedModel:
+        """By name; without one, the only model that fits, or the only one. Raises ApiError."""
+        if name is None and (fitting := [model for model in self.models.values() if fits(model)]):
+            return self._only(fitting)
+        return self.model(name)
+
     def _only(self, models: list[ServedModel]) -> ServedModel:
         if len(models) != 1:
             raise ApiError(400, f"give 'model': one of {self._names()}", param="model")
@@ -130,9 +140,7 @@ class Service:
 
     def audio_model(self, name: str | None) -> ServedModel:
         """By name; without one, the only model that listens. Raises ApiError."""
-        if name is None:
-            return self._only([model for model in self.models.values() if model.takes_audio])
-        model = self.model(name)
+        model = self._named(name, lambda model: model.takes_audio)
         if not model.takes_audio:
             raise ApiError(
                 400,
@@ -142,14 +150,13 @@ class Service:
         return model
 
     def text_model(self, name: str | None) -> ServedModel:
-        """By name; without one, the only model that reads text. Raises ApiError."""
-        if name is None:
-            return self._only([model for model in self.models.values() if not model.takes_audio])
-        model = self.model(name)
-        if model.takes_audio:
-            raise ApiError(
-                400, f"{model.name} listens: use /v1/audio/transcriptions", param="model"
-            )
+        """By name; without one, the only model that reads text alone. Raises ApiError."""
+        model = self._named(name, lambda model: model.takes_text_alone)
+        if not model.takes_text_alone:
+            does, path = "listens", "/v1/audio/transcriptions"
+            if not model.takes_audio:
+                does, path = "reads an image", "/v1/chat/completions"
+            raise ApiError(400, f"{model.name} {does}: use {path}", param="model")
         return model
 
     def deadline(self, requested: float | None) -> float:

@@ -7,10 +7,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from antiphon.engine.output_formats import as_srt, as_vtt, segment_mapping, word_mapping
 from antiphon.engine.outputs import Segment, Transcription
 from antiphon.inputs.languages.names import NAMES
+from antiphon.serve.replies import token_entry
 from antiphon.serve.schemas.audio import AudioBody, TranscriptionBody
+from antiphon.serve.service import ServedModel
 
 
-def answer(result: Transcription, body: AudioBody) -> Response:
+def answer(model: ServedModel, result: Transcription, body: AudioBody) -> Response:
     match body.response_format:
         case "text":
             return PlainTextResponse(f"{result.text}\n")
@@ -23,7 +25,7 @@ def answer(result: Transcription, body: AudioBody) -> Response:
         case "json":
             reply: dict[str, Any] = {"text": result.text, "usage": usage(result)}
             if isinstance(body, TranscriptionBody) and body.include:
-                reply["logprobs"] = logprobs_of(result.segments)
+                reply["logprobs"] = logprobs_of(model, result.segments)
             return JSONResponse(reply)
 
 
@@ -55,12 +57,10 @@ def _segment(segment: Segment, with_words: bool) -> dict[str, Any]:
     return {**segment_mapping(segment), **({"words": words} if with_words else {})}
 
 
-def logprobs_of(segments: list[Segment]) -> list[dict[str, Any]]:
+def logprobs_of(model: ServedModel, segments: list[Segment]) -> list[dict[str, Any]]:
     """Of all tokens, which were asked for with `logprobs`."""
-    entries = []
-    for segment in segments:
-        for id_, row in zip(segment.token_ids, segment.logprobs or [], strict=True):
-            token = row[id_].decoded_token
-            entry = {"token": token, "bytes": list(token.encode()), "logprob": row[id_].logprob}
-            entries.append(entry)
-    return entries
+    return [
+        token_entry(model, id_, row[id_])
+        for segment in segments
+        for id_, row in zip(segment.token_ids, segment.logprobs or [], strict=True)
+    ]

@@ -84,7 +84,7 @@ def too_long(longest: float) -> ApiError:
 
 async def form_data(request: Request) -> AsyncIterator[FormData]:
     """For `Depends`: a multipart body, whose files are closed when the answer has been sent."""
-    content_type = request.headers.get("content-type", "")
+    content_type = request.headers.get("content-type", "").lower()  # it has no case
     if not content_type.startswith("multipart/form-data"):
         raise ApiError(400, "send multipart/form-data with a 'file'", code="wrong_content_type")
     async with request.form(max_files=1, max_fields=MAX_FIELDS) as form:

@@ -1,7 +1,6 @@
 """Texts that stand for a file of an image or a video: data URIs and addresses."""
 
 import base64
-import binascii
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,5 +60,5 @@ def _decoded(uri: str, example: str, error: type[ImageError | VideoError]) -> by
         raise error(f"a data URI of {kind} is 'data:{example};base64,...', not {head[:60]!r}")
     try:
         return base64.b64decode(content, validate=True)
-    except binascii.Error as wrong:
+    except ValueError as wrong:  # of binascii, and for what is no ASCII
         raise error(f"the data URI is no base64: {wrong}") from None

@@ -129,11 +129,14 @@ def _check_pixels(image: "Image", name: str) -> None:
 
 def _in_colors(image: "Image") -> "Image":
     """RGB, turned upright; a copy, which no file lies behind."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    upright = ImageOps.exif_transpose(image)
+    upright = _upright(image)
     if upright.mode[0] in "IF":  # more than 8 bits
-        upright = Image.fromarray(_in_8_bits(np.asarray(upright)))
+        gray, see_through = np.asarray(upright), upright.info.get("transparency")
+        upright = Image.fromarray(_in_8_bits(gray))
+        if isinstance(see_through, int):  # one of the values, in all its bits
+            upright.putalpha(Image.fromarray(np.where(gray == see_through, 0, 255).astype("u1")))
     if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
         transparent = upright.convert("RGBA")
         behind = Image.new("RGBA", transparent.size, (*WHITE, 255))
@@ -141,11 +144,24 @@ def _in_colors(image: "Image") -> "Image":
     return upright.convert("RGB")
 
 
+def _upright(image: "Image") -> "Image":
+    """Turned as its metadata say. A picture is none the worse for metadata that are broken: it is
+    taken as it lies."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # whatever their parser raises
+        return image
+
+
 def _in_8_bits(gray: np.ndarray) -> np.ndarray:
-    """uint8 of gray values: floats from 0 to 1, or whole numbers of 16 bits."""
+    """uint8 of gray values: floats from 0 to 1, to 255 or to 65,535, or whole numbers of 16
+    bits."""
     low, high = gray.min(), gray.max()
     if not (low >= 0 and high <= 65_535):
         raise ImageError(f"gray values from {low:g} to {high:g} are no image of 16 bits")
     if gray.dtype.kind == "f":
-        return np.rint(gray * (255 if high <= 1 else 1)).clip(0, 255).astype(np.uint8)
+        white = next(most for most in (1, 255, 65_535) if high <= most)
+        return np.rint(gray * (255 / white)).astype(np.uint8)
     return (gray // 257).astype(np.uint8)

@@ -40,7 +40,7 @@ async def transcribe(form: Form, service: Shared) -> Response:
     upload = _upload(model, file)
     if body.stream:
         return await EventStream.begun(_events(service, model, upload, options), done=False)
-    return answer(await heard(service, model, upload, options), body)
+    return answer(model, await heard(service, model, upload, options), body)
 
 
 @router.post("/translations", openapi_extra=_form(TranslationBody))
@@ -49,7 +49,7 @@ async def translate(form: Form, service: Shared) -> Response:
     body, file = checked_form(form, TranslationBody)
     model = service.audio_model(body.model)
     options = transcription_options(service, model, body)
-    return answer(await heard(service, model, _upload(model, file), options), body)
+    return answer(model, await heard(service, model, _upload(model, file), options), body)
 
 
 def _upload(model: ServedModel, file: UploadFile) -> Upload:

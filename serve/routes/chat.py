@@ -15,7 +15,7 @@ from antiphon.serve.events import EventStream
 from antiphon.serve.messages import chat_prompt, recording
 from antiphon.serve.prompt_tokens import call_options, checked
 from antiphon.serve.recordings import encoder_tokens, heard, heard_in_pieces, num_tokens
-from antiphon.serve.replies import ERRORS, usage
+from antiphon.serve.replies import ERRORS, token_entry, usage
 from antiphon.serve.schemas.text import ChatBody
 from antiphon.serve.service import ServedModel, Service, service_of
 from antiphon.serve.streaming import Delta, check_streaming, events, header
@@ -56,15 +56,16 @@ async def _read(service: Service, model: ServedModel, body: ChatBody) -> Respons
     async with reading as (prompt,):
         options = call_options(body, deadline)
         output = await model.engine.generate(prompt.prepared, params, **options)
-    choices = [_choice(sample, body) for sample in output.outputs]
+    choices = [_choice(model, sample, body) for sample in output.outputs]
     num_outputs = sum(len(sample.token_ids) for sample in output.outputs)
     return JSONResponse(_reply(model, choices, prompt.num_tokens, num_outputs))
 
 
 async def _listen(service: Service, model: ServedModel, body: ChatBody) -> Response:
     """Transcribes the recording in a message."""
-    for name in sorted(body.model_fields_set & NOT_FOR_SOUND):
-        raise refused(name, "a recording is transcribed: its windows have one text each")
+    for name, neutral in NOT_FOR_SOUND.items():
+        if getattr(body, name) not in (None, neutral):
+            raise refused(name, "a recording is transcribed: its windows have one text each")
     upload = recording(model, body)
     params = body.sampling()
     check_beam_fields(model, params)
@@ -90,9 +91,10 @@ async def _listen(service: Service, model: ServedModel, body: ChatBody) -> Respo
     return JSONResponse(_reply(model, [choice], num_inputs, num_outputs))
 
 
-NOT_FOR_SOUND = {
-    "n", "logprobs", "top_logprobs", "source_language", "target_language", "max_tokens",
-    "max_completion_tokens", "stop", "min_tokens",
+# With what asks for nothing, beside null.
+NOT_FOR_SOUND: dict[str, Any] = {
+    "n": 1, "logprobs": False, "top_logprobs": 0, "source_language": None, "target_language": None,
+    "max_tokens": None, "max_completion_tokens": None, "stop": [], "min_tokens": 0,
 }  # fmt: skip
 
 
@@ -104,27 +106,23 @@ def _reply(
     return {**begin, "choices": choices, "usage": counts}
 
 
-def _choice(sample: CompletionOutput, body: ChatBody) -> dict[str, Any]:
+def _choice(model: ServedModel, sample: CompletionOutput, body: ChatBody) -> dict[str, Any]:
+    num_top = body.top_logprobs or 0
     return {
         "index": sample.index,
         "message": {"role": "assistant", "content": sample.text, "refusal": None},
         "finish_reason": sample.finish_reason,
-        "logprobs": _logprobs(sample, body.top_logprobs or 0) if body.logprobs else None,
+        "logprobs": _logprobs(model, sample, num_top) if body.logprobs else None,
     }
 
 
-def _logprobs(sample: CompletionOutput, num_top: int) -> dict[str, Any]:
+def _logprobs(model: ServedModel, sample: CompletionOutput, num_top: int) -> dict[str, Any]:
     content = []
     for id_, row in zip(sample.token_ids, sample.logprobs or [], strict=True):
-        likeliest = sorted(row.values(), key=lambda entry: entry.rank)[:num_top]
-        top = [_token(entry.decoded_token, entry.logprob) for entry in likeliest]
-        own = _token(row[id_].decoded_token, row[id_].logprob)
-        content.append({**own, "top_logprobs": top})
+        likeliest = sorted(row, key=lambda other: row[other].rank)[:num_top]
+        top = [token_entry(model, other, row[other]) for other in likeliest]
+        content.append({**token_entry(model, id_, row[id_]), "top_logprobs": top})
     return {"content": content, "refusal": None}
-
-
-def _token(text: str, logprob: float) -> dict[str, Any]:
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
 
 async def _stream(

@@ -1,11 +1,12 @@
 """What all request bodies have in common: no field is ignored."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
-from antiphon.serve.errors import ApiError, refused
+from antiphon.serve.errors import UNKNOWN, UNSUPPORTED
 
 Refusals = Mapping[str, tuple[tuple[Any, ...], str]]
 
@@ -20,7 +21,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, body: Any) -> Any:
-        """Raises ApiError for fields that cannot be honored."""
+        """Raises ValidationError for fields that cannot be honored, and for unknown ones."""
         if not isinstance(body, dict):
             return body
         kept = {}
@@ -29,13 +30,21 @@ class Body(BaseModel):
             if not reason:
                 kept[name] = value
             elif value is not None and value not in neutral:
-                raise refused(name, reason)
-        unknown = [name for name in kept if name not in cls.known()]
-        if unknown:
-            raise ApiError(
-                400, f"there is no field '{unknown[0][:100]}'", param=unknown[0], code="unknown"
-            )
+                raise cls._wrong(name, UNSUPPORTED, reason)
+        for name in kept:
+            if name not in cls.known():
+                raise cls._wrong(name, UNKNOWN, "unknown")
         return kept
+
+    @classmethod
+    def _wrong(cls, name: str, kind: Literal["unsupported", "unknown"], reason: str) -> Exception:
+        """Of a field, to which pydantic adds the place of this body in the whole. Of the name, half
+        of a surrogate pair would become another text there, so it is told apart, in a tuple, which
+        pydantic does not read."""
+        problem = PydanticCustomError(kind, "{reason}", {"reason": reason, "name": (name,)})
+        return ValidationError.from_exception_data(
+            cls.__name__, [{"type": problem, "loc": (name,), "input": None}]
+        )
 
     @classmethod
     def known(cls) -> set[str]:

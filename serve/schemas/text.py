@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.prompts import Prompt
@@ -39,9 +39,8 @@ def _few(stop: str | list[str] | None) -> str | list[str] | None:
     return stop
 
 
-class StreamOptions(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    include_usage: bool = False
+class StreamOptions(Body):
+    include_usage: bool | None = None
     include_obfuscation: Literal[False] | None = None
 
 
@@ -97,7 +96,7 @@ class TextBody(Body):
 def _biased(entry: tuple[str, float]) -> tuple[int, float]:
     """Of JSON, whose keys are texts."""
     name, bias = entry
-    if not re.fullmatch(r"-?[0-9]{1,20}", name):
+    if not re.fullmatch(r"-?(0|[1-9][0-9]{0,19})", name):
         raise ApiError(
             400, f"'logit_bias' has {name[:40]!r} where token ids must be", param="logit_bias"
         )
@@ -137,31 +136,27 @@ def _prompt(value: Any) -> Prompt:
     return {"prompt_token_ids": value} if isinstance(value, list) else value
 
 
-class InputAudio(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class InputAudio(Body):
     data: str = Field(description="base64 of an audio file")
     format: str | None = None
 
 
-class ImageUrl(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class ImageUrl(Body):
     url: str = Field(
         description="data:image/png;base64,..., or an address at one of `--allowed-media-domains`"
     )
     detail: Literal["auto"] | None = None  # images have the size that the model gives them
 
 
-class VideoUrl(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class VideoUrl(Body):
     url: str = Field(
         description="data:video/mp4;base64,..., or an address at one of `--allowed-media-domains`"
     )
 
 
-class Part(BaseModel):
+class Part(Body):
     """One part of a message."""
 
-    model_config = ConfigDict(extra="forbid")
     type: Literal["text", "input_audio", "image_url", "video_url", "file", "refusal"]
     text: str | None = None
     input_audio: InputAudio | None = None
@@ -171,8 +166,17 @@ class Part(BaseModel):
     refusal: Any = None
 
 
-class Message(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Message(Body):
+    """OpenAI's client gives back the answers that it got, with all their fields."""
+
+    refusals: ClassVar[Refusals] = {
+        "refusal": (("",), "no model here is told of refusals"),
+        "audio": ((), "these models write text"),
+        "annotations": (([],), "these models cite nothing"),
+        "tool_calls": (([],), NO_TOOLS),
+        "tool_call_id": ((), NO_TOOLS),
+        "function_call": ((), NO_TOOLS),
+    }
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
     name: str | None = None

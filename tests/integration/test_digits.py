@@ -75,7 +75,7 @@ def test_a_chat_without_one_picture_is_refused(http: httpx.Client) -> None:
     assert http.post("/v1/chat/completions", json=seen(path)).status_code == 400
     reply = http.post("/v1/completions", json={"prompt": "7"})
     assert reply.status_code == 400
-    assert "one image in each prompt" in reply.json()["error"]["message"]
+    assert "use /v1/chat/completions" in reply.json()["error"]["message"]
 
 
 def test_the_checkpoint_is_small() -> None:

@@ -77,6 +77,16 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
     assert "".join(entry.token for entry in completed.logprobs).strip() == completed.transcript
 
 
+def test_a_model_of_null_is_the_one_of_the_session(server: Running) -> None:
+    update = {"type": "session.update", "session": settings(model=None, language="en")}
+    url = f"{server.url.replace('http', 'ws')}/v1/realtime?model=hears"
+    with connect(url) as connection:
+        connection.recv()
+        connection.send(json.dumps(update))
+        session = json.loads(connection.recv())["session"]
+    assert session["audio"]["input"]["transcription"] == {"model": "hears", "language": "en"}
+
+
 @pytest.mark.parametrize(
     ("event", "param", "message"),
     [
@@ -92,7 +102,8 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
         ({"type": "session.update", "session": settings(model="numbers")}, "model", "reads text"),
         ({"type": "session.update", "session": settings(model="other")}, "model", "no model"),
         ({"type": "session.update", "session": settings(language="xx")}, "language", "xx"),
-        ({"type": "session.update", "session": settings(delay="low")}, "delay", "committed"),
+        ({"type": "session.update", "session": settings(delay="low")},
+         "audio.input.transcription.delay", "committed"),
         ({"type": "session.update", "session": settings(prompt="<|en|>")}, "prompt", "special"),
         (
             {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {
@@ -102,7 +113,7 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
         (
             {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {
                 "turn_detection": {"type": "server_vad", "idle_timeout_ms": 6000}}}}},
-            "idle_timeout_ms", "no responses",
+            "audio.input.turn_detection.idle_timeout_ms", "no responses",
         ),
         (
             {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {

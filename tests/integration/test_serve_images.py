@@ -63,6 +63,15 @@ def test_a_picture_is_read_once(
     assert len(read) == 1
 
 
+def test_an_answer_goes_back_with_the_next_question(client: openai.OpenAI) -> None:
+    """As openai's client gives it, with all its fields."""
+    messages = question(part(data_uri(picture(1))), TEXT)
+    for _ in range(2):
+        reply = client.chat.completions.create(model="sees", messages=messages, max_tokens=4)
+        messages += [reply.choices[0].message, {"role": "user", "content": "w1"}]
+    assert reply.usage.prompt_tokens > 20
+
+
 def test_an_answer_to_a_picture_is_streamed(client: openai.OpenAI) -> None:
     messages = question(part(data_uri(picture(1)), detail="auto"), TEXT)
     whole = client.chat.completions.create(model="sees", messages=messages, max_tokens=8)

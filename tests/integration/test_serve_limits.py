@@ -204,3 +204,15 @@ def test_a_client_that_reads_nothing_holds_no_pages(server: Running, client: htt
         wait_until_free(client, pages)
         lines = [line for line in stream.iter_lines() if line]
     assert '"finish_reason": "length"' in lines[-2]
+
+
+def test_more_than_may_wait_in_the_engine_are_told_to_come_again(t5_folder: Path) -> None:
+    options = {"max_waiting_requests": 1, "max_num_seqs": 1}
+    with (
+        running_server({"numbers": str(t5_folder)}, options=options) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        reply = complete(client, ["in words: 7"] * 8)
+        assert (reply.status_code, error(reply)["code"]) == (429, "too_many_requests")
+        assert int(reply.headers["retry-after"]) >= 1
+        assert complete(client).status_code == 200

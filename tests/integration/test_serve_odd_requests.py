@@ -18,6 +18,11 @@ TEXT = {"type": "text", "text": "w7"}
 URL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 PIXEL = {"type": "image_url", "image_url": {"url": URL}}
 WAV = {"data": base64.b64encode((RECORDINGS / "call.wav").read_bytes()).decode()}
+WAV_PART = {"type": "input_audio", "input_audio": WAV}
+CALLED = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+# What openai's client sends back of an answer, and asks for nothing.
+ANSWERED = {"refusal": None, "annotations": [], "audio": None, "tool_calls": None}
+NOTHING = {"n": 1, "logprobs": False, "max_tokens": None, "stop": [], "min_tokens": 0}
 NOISE = {"type": "input_audio", "input_audio": {"data": "AAAA"}}
 
 
@@ -68,6 +73,17 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     (CHATS, chat(NOISE, model="hears", name="Ada"), "messages.0.name", "knows no participants"),
     (CHATS, chat(TEXT, name="Ada"), "messages.0.name", "leaves names out"),
     (CHATS, chat(NOISE, model="hears"), "messages", "not readable as audio"),
+    (CHATS, chat(WAV_PART, model="hears") | {"n": 2}, "n", "one text each"),
+    (CHATS, chat({**TEXT, "cache_control": 1}), "messages.0.content.0.cache_control", "no field"),
+    (CHATS, chat(TEXT, tool_calls=[CALLED]), "messages.0.tool_calls", "call no tools"),
+    (CHATS, chat(TEXT, **{LONE: 1}), f"messages.0.{LONE}", "there is no field"),
+    (CHATS, chat(TEXT) | {"max_completion_tokens": 9999}, "max_completion_tokens", "lower max_co"),
+    (COMPLETIONS, {**NUMBERS, "max_tokens": 9999}, "max_tokens", "max_tokens=9999 are over"),
+    (COMPLETIONS, {**NUMBERS, "min_tokens": 9999}, "min_tokens", "min_tokens=9999 are over"),
+    (COMPLETIONS, {**NUMBERS, "prompt": [-1]}, "prompt.0", "greater than or equal to 0"),
+    (COMPLETIONS, {**NUMBERS, "prompt": {"encoder_prompt": "", "x": 1}}, "prompt.x", "no field"),
+    (COMPLETIONS, {**NUMBERS, "logit_bias": {"03": 1, "3": 2}}, "logit_bias", "has '03' where"),
+    (COMPLETIONS, {**NUMBERS, "stream": True, "stream_options": {"x": 1}}, "stream_options.x", "x"),
 ]
 
 
@@ -112,8 +128,11 @@ RIGHT: list[tuple[str, dict[str, Any]]] = [
     (COMPLETIONS, {**NUMBERS, "logit_bias": {"3": 1}}),
     (CHATS, chat({**TEXT, "image_url": None})),
     (CHATS, chat({"type": "input_audio", "input_audio": {**WAV, "format": "mp3"}}, model="hears")),
+    (CHATS, chat(WAV_PART, model="hears") | NOTHING),
     (CHATS, chat(PIXEL, TEXT)),
+    (CHATS, chat(TEXT, **ANSWERED, function_call=None)),
     (CHATS, chat()),
+    (COMPLETIONS, {**NUMBERS, "stream": True, "stream_options": {"include_usage": None}}),
 ]
 
 
@@ -121,6 +140,28 @@ RIGHT: list[tuple[str, dict[str, Any]]] = [
 def test_what_is_odd_and_right(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
     reply = post(client, path, body)
     assert reply.status_code == 200, reply.text
+
+
+def test_a_body_that_is_no_json_object(client: httpx.Client) -> None:
+    """As curl -d sends it, for one."""
+    for kind, content in (("text/plain", b"{}"), ("application/json", b"[]")):
+        reply = client.post(COMPLETIONS, content=content, headers={"content-type": kind})
+        assert reply.status_code == 400
+        assert "'content-type: application/json'" in reply.json()["error"]["message"]
+
+
+def test_types_of_content_have_no_case(client: httpx.Client) -> None:
+    files, data = {"file": ("x.wav", (RECORDINGS / "call.wav").read_bytes())}, {"model": "hears"}
+    request = client.build_request("POST", SOUND, files=files, data=data)
+    kind = request.headers["content-type"].replace("multipart/form-data", "Multipart/Form-Data")
+    reply = client.post(SOUND, content=request.read(), headers={"content-type": kind})
+    assert reply.json()["text"] == "call seven nine zero"
+
+
+def test_at_least_so_many_tokens_are_more_than_the_checkpoint_allows(client: httpx.Client) -> None:
+    """It makes 63 by itself."""
+    reply = post(client, COMPLETIONS, {**NUMBERS, "min_tokens": 100})
+    assert reply.json()["usage"]["completion_tokens"] == 100
 
 
 def test_names_of_files_say_nothing(client: httpx.Client) -> None:

@@ -102,7 +102,7 @@ def test_what_the_decoder_begins_with(client: openai.OpenAI, server: Running) ->
     [
         ({"decoder_prompt": "four"}, "prompt.encoder_prompt"),
         ({"encoder_prompt": {"prompt": "a"}}, "prompt.encoder_prompt"),
-        ({"encoder_prompt": "a", "image": 1}, "image"),
+        ({"encoder_prompt": "a", "image": 1}, "prompt.image"),
         ({"encoder_prompt": [10**9]}, "prompt"),
         ({"encoder_prompt": "a", "decoder_prompt": [10**9]}, "prompt"),
         (7, "prompt"),

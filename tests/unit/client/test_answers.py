@@ -47,6 +47,29 @@ def test_an_answer_that_is_none_of_the_api(reply: httpx.Response, call: tuple[An
         asked(reply, *call)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<html>a portal's page</html>", "no stream of events"),
+        ("", "no stream of events"),
+        ("data: 5\n\n", "none of OpenAI's API"),
+        ('data: {"choices": [{"delta": null}]}\n\n', "none of OpenAI's API"),
+        ('data: {"choices": 7}\n\n', "none of OpenAI's API"),
+        ('data: {"error": "the worker died"}\n\n', "the worker died"),
+        ('data: {"object": "error", "message": "the worker died"}\n\n', "the worker died"),
+    ],
+)
+def test_a_stream_that_is_none_of_the_api(content: str, message: str) -> None:
+    async def ask() -> None:
+        answer, _ = played(httpx.Response(200, text=content))
+        async with client(answer) as asking:
+            async for _ in asking.stream("x"):
+                pass
+
+    with pytest.raises(ServerFailed, match=message):
+        asyncio.run(ask())
+
+
 def test_log_probabilities_are_kept() -> None:
     given = {"tokens": ["se", "ven"], "token_logprobs": [-0.1, -0.2]}
     choice = {**DONE["choices"][0], "logprobs": given}  # type: ignore[index]

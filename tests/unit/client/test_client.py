@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import subprocess
 import sys
 import wave
@@ -24,6 +25,7 @@ from antiphon.client import (
     TooBusy,
     Word,
 )
+from antiphon.client.calls import sound_call
 from antiphon.client.policy import Policy, base_of
 from antiphon.client.sound import content_of
 
@@ -31,6 +33,12 @@ from antiphon.client.sound import content_of
 @pytest.mark.parametrize("server", ["h:1", "http://h:1", "http://h:1/", "http://h:1/v1"])
 def test_addresses(server: str) -> None:
     assert base_of(server) == "http://h:1/v1"
+
+
+@pytest.mark.parametrize("server", ["", "http://", "nope://h", "http://h:99999", "http://[::1"])
+def test_what_is_no_address(server: str) -> None:
+    with pytest.raises(ValueError, match="is no address such as http://host:8000"):
+        base_of(server)
 
 
 def test_a_completion() -> None:
@@ -202,6 +210,25 @@ def test_a_batch_sends_no_more_than_it_may_at_a_time() -> None:
     assert most == 3
 
 
+def test_recordings_are_what_the_engine_takes_them_for() -> None:
+    assert content_of(memoryview(b"content")) == ("audio", b"content")
+    few = np.array([0.0, 0.5], np.float32)
+    assert content_of(list(few)) == content_of(few)
+    assert content_of(list(np.array([0, 9], np.int16))) == content_of([0, 9])
+    _, content = content_of((np.array([128, 255, 0], np.uint8), 8000))  # as in 8-bit WAV
+    with wave.open(BytesIO(content)) as file:
+        assert (file.getsampwidth(), file.readframes(3)) == (1, b"\x80\xff\x00")
+    for rate in (0, -1, 10**12, math.nan, None, "fast"):
+        with pytest.raises(ValueError, match="the rate must be"):
+            content_of((few, rate))
+
+
+def test_a_mapping_in_a_form_is_json() -> None:
+    strategy = {"type": "server_vad", "threshold": 0.4}
+    call = sound_call("transcriptions", b"content", {"chunking_strategy": strategy})
+    assert json.loads((call.form or {})["chunking_strategy"]) == strategy
+
+
 def test_an_iterator_of_inputs_that_fails_ends_the_batch() -> None:
     def inputs() -> Any:
         yield "a"
@@ -212,7 +239,7 @@ def test_an_iterator_of_inputs_that_fails_ends_the_batch() -> None:
             async for _ in asking.batch(inputs(), task="generate"):
                 pass
 
-    with pytest.raises((RuntimeError, ExceptionGroup), match=r"the disk is gone|unhandled"):
+    with pytest.raises(RuntimeError, match="the disk is gone"):
         asyncio.run(run())
 
 

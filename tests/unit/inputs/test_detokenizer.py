@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.detokenizer import FastDecoder, SlowDecoder, TextStream, fast_tokenizer
 from antiphon.inputs.processor import InputProcessor
+from antiphon.inputs.token_bytes import UNFINISHED, bytes_of
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,27 @@ def test_streamed_text_is_the_final_text(
             pieces.append(stream.take())
         pieces += [stream.take(final=True), stream.take(final=True)]
         assert "".join(pieces) == stream.text == inputs.decode(ids, skip)
+
+
+def test_bytes_of_tokens_that_are_parts_of_characters(
+    processors: dict[str, InputProcessor],
+) -> None:
+    """Those of GPT-2's kind, ByT5's, and SentencePiece's `<0xE2>`."""
+    text, whisper = "aé€ 語🙂", processors["whisper"]
+    byt5 = ByT5Tokenizer()
+    fallback: Any = SimpleNamespace(convert_ids_to_tokens=lambda id_: f"<0x{id_:02X}>")
+    for tokenizer, ids in (
+        (whisper.tokenizer, whisper.tokenizer(text, add_special_tokens=False).input_ids),
+        (byt5, byt5(text, add_special_tokens=False).input_ids),
+        (fallback, list(text.encode())),
+    ):
+        shown = [UNFINISHED if tokenizer is fallback else tokenizer.decode([id_]) for id_ in ids]
+        parts = [bytes_of(tokenizer, id_, one) for id_, one in zip(ids, shown, strict=True)]
+        assert b"".join(part for part in parts if part is not None) == text.encode()
+    unknown: Any = SimpleNamespace(convert_ids_to_tokens=lambda _: "語")
+    assert bytes_of(unknown, 1, UNFINISHED) is None
+    (id_,) = whisper.tokenizer("€", add_special_tokens=False).input_ids[:1]
+    assert whisper.token_bytes(id_, whisper.decode([id_])) == [0xE2]
 
 
 def test_timestamps_are_not_shown_in_streams(processors: dict[str, InputProcessor]) -> None:

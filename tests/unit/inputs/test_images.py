@@ -102,6 +102,26 @@ def test_colors_of_print_and_of_16_bits() -> None:
     assert [image.getpixel((x, 0)) for x in range(3)] == [(v, v, v) for v in (0, 77, 255)]
 
 
+def test_a_see_through_value_of_16_bits() -> None:
+    gray = Image.fromarray(np.array([[500, 501, 0]], np.uint16))
+    image = read_image(file_of(gray, transparency=500))
+    assert [image.getpixel((x, 0))[0] for x in range(3)] == [255, 1, 0]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0, 65_535.0])
+def test_gray_floats(white: float) -> None:
+    gray = np.array([[0, 0.2 * white, white]], np.float32)
+    image = read_image(file_of(Image.fromarray(gray), "TIFF"))
+    assert [image.getpixel((x, 0))[0] for x in range(3)] == [0, 51, 255]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_broken_metadata_turn_nothing(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = file_of(drawn(), kind, exif=b"Exif\0\0no exif", **options)
+    assert np.array_equal(np.asarray(read_image(content)), COLORS)
+
+
 def test_the_first_frame_of_an_animation() -> None:
     frames = [Image.new("RGB", (3, 3), color) for color in (RED, GREEN)]
     content = file_of(frames[0], "GIF", save_all=True, append_images=frames[1:])

@@ -323,12 +323,12 @@ def test_what_can_never_fit_is_refused_with_the_numbers(
     assert all(number in end.error for number in numbers), end.error
 
 
-def test_a_full_queue_refuses() -> None:
+def test_a_full_queue_turns_away() -> None:
     driver = Driver(make_scheduler(max_waiting=2, max_num_seqs=1))
     for id_ in range(5):
         driver.scheduler.add(make_request(id_))
     driver.step()
-    assert [end.state for end in driver.ended.values()] == [RequestState.REFUSED] * 2
+    assert [end.state for end in driver.ended.values()] == [RequestState.TURNED_AWAY] * 2
     assert "2 requests are waiting" in driver.ended[3].error
 
 

@@ -19,7 +19,8 @@ from antiphon.serve.beam_fields import check_beam_fields
 from antiphon.serve.errors import ApiError, as_api_error
 from antiphon.serve.schemas.audio import LISTS, TranscriptionBody
 from antiphon.serve.schemas.text import CompletionBody
-from antiphon.serve.service import ServedModel
+from antiphon.serve.service import ServedModel, Service
+from antiphon.serve.settings import ServerSettings
 from antiphon.serve.transcription_options import transcription_options
 
 
@@ -71,6 +72,20 @@ def test_sampling_errors_name_their_field(options: dict[str, Any], param: str) -
     with pytest.raises(SamplingError) as caught:
         SamplingParams(**options)
     assert as_api_error(caught.value).param == param
+
+
+def test_completions_are_of_models_that_read_text_alone() -> None:
+    kinds = {"hears": (1, None, None), "sees": (None, None, 1), "reads": (None, None, None)}
+    service = Service(ServerSettings(), {})
+    for name, (audio, images, attended) in kinds.items():
+        inputs = SimpleNamespace(audio=audio, images=images, attended_image=attended)
+        engine: Any = SimpleNamespace(inputs=inputs)
+        service.models[name] = ServedModel(name, engine)
+    assert service.text_model(None).name == "reads"
+    for name, path in {"hears": "/v1/audio/transcriptions", "sees": "/v1/chat/comp"}.items():
+        with pytest.raises(ApiError, match=path) as caught:
+            service.text_model(name)
+        assert (caught.value.status, caught.value.param) == (400, "model")
 
 
 # ---------------------------------------------------------------------- transcriptions
