@@ -229,7 +229,9 @@ def test_t5_s_bias_of_cross_attention_is_not_needed(
 
 
 @pytest.mark.parametrize(
-    "stated", [{"feed_forward_proj": ...}, {"dense_act_fn": "relu"}, {"dense_act_fn": "gelu"}], ids=str
+    "stated",
+    [{"feed_forward_proj": ...}, {"dense_act_fn": "relu"}, {"dense_act_fn": "gelu"}],
+    ids=str,
 )
 def test_t5_s_activation_by_the_names_that_transformers_saves(
     stated: dict[str, Any], tmp_path: Path, checkpoints
