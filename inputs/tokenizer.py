@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.config.errors import CheckpointError, describe
+from antiphon.families.checkpoint import without_nulls
 from antiphon.families.ctranslate2 import is_ctranslate2
+from antiphon.families.json_files import read_object
 from antiphon.inputs import ctranslate2_tokenizer
 
 TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # as transformers names a warning
@@ -14,15 +16,9 @@ VOCABULARY = ("vocab", "tokenizer_file", "spm", "source", "target", "merges")
 
 def load_tokenizer(folder: Path) -> Any:
     """transformers' tokenizer. Raises CheckpointError for missing and broken files."""
-    from transformers import AutoTokenizer
-
     try:
         converted = is_ctranslate2(folder)
-        tokenizer = (
-            ctranslate2_tokenizer.load(folder)
-            if converted
-            else AutoTokenizer.from_pretrained(folder)
-        )
+        tokenizer = ctranslate2_tokenizer.load(folder) if converted else _of_transformers(folder)
     except CheckpointError:
         raise
     except Exception as error:  # tokenizer libraries raise many types for broken or missing files
@@ -34,6 +30,17 @@ def load_tokenizer(folder: Path) -> Any:
     # Lengths are checked with numbers against the model's own limits, which may be higher (T5's).
     tokenizer.deprecation_warnings[TOO_LONG] = True
     return tokenizer
+
+
+def _of_transformers(folder: Path) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except StrictDataclassError:  # of config.json, which is read for the tokenizer's class
+        stated = without_nulls(read_object(folder / "config.json"))
+        return AutoTokenizer.from_pretrained(folder, config=AutoConfig.for_model(**stated))
 
 
 def _check_vocabulary(tokenizer: Any, folder: Path) -> None:
