@@ -1,5 +1,6 @@
 """Loads the tokenizer of a checkpoint."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ from antiphon.inputs import ctranslate2_tokenizer
 TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # as transformers names a warning
 # How the names of a tokenizer's vocabulary files begin, in its `vocab_files_names`.
 VOCABULARY = ("vocab", "tokenizer_file", "spm", "source", "target", "merges")
+# The names themselves, of all families here.
+FILES = (
+    "tokenizer.json", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+    "source.spm", "target.spm", "tokenizer.model", "vocab.txt",
+)  # fmt: skip
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -22,6 +28,7 @@ def load_tokenizer(folder: Path) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # tokenizer libraries raise many types for broken or missing files
+        _check_files(folder, FILES)
         raise CheckpointError(
             f"cannot load the tokenizer of {folder}: {describe(error)}"
         ) from error
@@ -51,7 +58,12 @@ def _check_vocabulary(tokenizer: Any, folder: Path) -> None:
     """
     kinds = tokenizer.vocab_files_names.items()
     files = [name for kind, name in kinds if kind.startswith(VOCABULARY)]
-    if files and not any((folder / name).exists() for name in files):
+    if files:
+        _check_files(folder, files)
+
+
+def _check_files(folder: Path, files: Sequence[str]) -> None:
+    if not any((folder / name).exists() for name in files):
         raise CheckpointError(
             f"{folder} has no tokenizer: none of {', '.join(files)} is there. Fetch it from where "
             "the weights come from, or save it beside them with the tokenizer's save_pretrained()"
