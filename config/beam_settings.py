@@ -15,6 +15,7 @@ class BeamDefaults:
     size: int = 1
     length_penalty: float | None = None
     early_stopping: bool | Literal["never"] | None = None
+    renormalize: bool = False
 
     @classmethod
     def of(cls, read: SettingsReader) -> "BeamDefaults":
@@ -24,6 +25,7 @@ class BeamDefaults:
             1 if is_flag else read.count("num_beams", least=1) or 1,
             read.sampling("length_penalty"),
             read.sampling("early_stopping"),
+            read.flag("renormalize_logits"),
         )
 
     def rules(self, params: SamplingParams, is_whisper: bool) -> BeamRules | None:
@@ -34,7 +36,7 @@ class BeamDefaults:
         wants one greedy output. Whisper is searched by openai/whisper's rule, unless
         the caller gives `early_stopping`, which only transformers has. Other families
         are searched by transformers' rule, unless the caller gives `patience`. The
-        checkpoint's length penalty and early stopping are meant for transformers' rule.
+        checkpoint's other settings are meant for transformers' rule.
         """
         size = params.beam_size
         if params.leaves_open("beam_size") and params.temperature == 0.0 and params.n == 1:
@@ -50,5 +52,11 @@ class BeamDefaults:
             if params.leaves_open("early_stopping"):
                 early_stopping = self.early_stopping or False
         return BeamRules(
-            size, params.n, by_whisper, length_penalty, early_stopping, params.patience
+            size,
+            params.n,
+            by_whisper,
+            length_penalty,
+            early_stopping,
+            params.patience,
+            renormalize=self.renormalize and not by_whisper,
         )

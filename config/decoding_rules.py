@@ -42,6 +42,8 @@ class BeamRules:
                      one is possible
     patience:        openai/whisper: the search ends with round(size * patience)
                      sequences
+    renormalize:     transformers: what the rules leave of each token's probabilities
+                     counts as all of them
     """
 
     size: int
@@ -50,6 +52,7 @@ class BeamRules:
     length_penalty: float | None = None
     early_stopping: bool | Literal["never"] = False
     patience: float = 1.0
+    renormalize: bool = False
 
     def num_candidates(self, num_stop_ids: int, by_text: bool) -> int:
         """Tokens that a step must name for each sequence: any may be among the best.

@@ -20,7 +20,7 @@ _OBEYED = [
     "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens",
     "bad_words_ids", "max_length", "max_new_tokens", "min_length", "min_new_tokens",
     "repetition_penalty", "no_repeat_ngram_size", "do_sample", "temperature", "top_k", "top_p",
-    "min_p", "num_beams", "length_penalty", "early_stopping",
+    "min_p", "num_beams", "length_penalty", "early_stopping", "renormalize_logits",
 ]  # fmt: skip
 # Settings that remain where a caller wants no defaults: no text comes without them.
 _OF_THE_VOCABULARY = (

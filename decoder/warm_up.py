@@ -22,7 +22,7 @@ RULES = DecodingRules(
     min_tokens=1,
     no_repeat_ngram=2,
     bad_words=((0, 1),),
-    beams=BeamRules(2, by_whisper=True),
+    beams=BeamRules(2, by_whisper=True, renormalize=True),
 )
 PLAIN = SamplingParams()
 ASKING = (

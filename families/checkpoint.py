@@ -153,7 +153,7 @@ def stated_sizes(options: ModelOptions) -> Sizes | None:
     stated = _translated(family, stated, options.model)
     _formats(family, stated, options)
     try:
-        halves = _halves(family, _without_nulls(stated), options.model)
+        halves = _halves(family, without_nulls(stated), options.model)
     except CheckpointError:
         return None
     return Sizes.of(halves, options)
@@ -246,7 +246,7 @@ def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[s
 
     family = families()[architecture]
     model_type = family.translated_name or family.name
-    stated = _without_nulls(raw)
+    stated = without_nulls(raw)
     try:
         full = CONFIG_MAPPING[model_type].from_dict(stated).to_dict()
     except Exception as error:  # missing keys, strict validation: all mean the same to the caller
@@ -255,7 +255,7 @@ def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[s
     return {**full, **stated, **parts}
 
 
-def _without_nulls(raw: Mapping[str, Any]) -> dict[str, Any]:
+def without_nulls(raw: Mapping[str, Any]) -> dict[str, Any]:
     """For sizes and flags null means the default; for a token it means that there is none."""
     return {
         name: value

@@ -30,9 +30,6 @@ def t5_encoder(name: str, *architectures: str) -> Family:
 
 
 def _describe(scales_tied_head: bool, config: Config, side: Side) -> T5Half:
-    # "relu", or "gated-gelu"; T5 v1.1's gelu is the approximation by tanh.
-    gate, _, activation = config.get("feed_forward_proj", "relu").rpartition("-")
-    gated = gate == "gated"
     num_layers = config["num_layers"]
     if side == "decoder":
         num_layers = config.get("num_decoder_layers") or num_layers
@@ -46,8 +43,9 @@ def _describe(scales_tied_head: bool, config: Config, side: Side) -> T5Half:
         head_dim=config["d_kv"],
         ffn_size=config["d_ff"],
         vocab_size=config["vocab_size"],
-        activation="gelu_new" if gated and activation == "gelu" else activation,
-        gated=gated,
+        # transformers makes both of "feed_forward_proj" where config.json lacks them.
+        activation=config["dense_act_fn"],
+        gated=config["is_gated_act"],
         bias_buckets=config.get("relative_attention_num_buckets", 32),
         bias_max_distance=config.get("relative_attention_max_distance", 128),
         norm_eps=config.get("layer_norm_epsilon", 1e-6),

@@ -14,8 +14,9 @@ from antiphon.compat.faster_whisper.languages import Detected, detected
 from antiphon.compat.faster_whisper.progress import shown_progress
 from antiphon.compat.faster_whisper.results import Segment, TranscriptionInfo, Word
 from antiphon.compat.faster_whisper.vad import VadOptions, found_speech, joined, vad_options
-from antiphon.config.errors import ConfigurationError
+from antiphon.config.errors import ConfigurationError, about
 from antiphon.engine import outputs
+from antiphon.inputs.languages.lookup import language_code
 
 Audio = str | Path | BinaryIO | np.ndarray
 Transcribed = tuple[Iterator[Segment], TranscriptionInfo]
@@ -156,10 +157,11 @@ class WhisperModel:
         return self._segments(samples, {**options, "task": task}, settings), info
 
     def _possible(self, language: str | None, settings: dict[str, Any]) -> str | None:
-        """The language that can be asked of this model. As faster-whisper does, models of English
-        alone take another language for English, with a warning."""
+        """The code of the language that can be asked of this model. As faster-whisper does, models
+        of English alone take another language for English, with a warning."""
         if self.is_multilingual:
-            return language
+            with about("language"):
+                return language_code(language, self.supported_languages)
         if settings["multilingual"] or language not in (None, "en"):
             self.logger.warning("This model knows English alone: it is asked for English")
             settings["multilingual"] = False

@@ -188,7 +188,8 @@ class Sampler:
         logprobs = own.log_softmax(-1)
         by_whisper = (rows.setting("beams_by_whisper") > 0)[:, None]
         ruled = self._ruled(torch.where(by_whisper, own, logprobs), rows)
-        ruled = torch.where(by_whisper, ruled.log_softmax(-1), ruled)
+        renormalized = by_whisper | (rows.setting("beams_renormalized") > 0)[:, None]
+        ruled = torch.where(renormalized, ruled.log_softmax(-1), ruled)
         return likeliest_candidates(asking, ruled, logprobs, rows)
 
     def _gathered(self, logits: torch.Tensor, rows: np.ndarray) -> "_WholeRows":

@@ -124,6 +124,9 @@ SETTINGS: dict[str, Setting] = {
     "beams_by_whisper": Setting(
         np.int64, 0, lambda _, rules, __: rules.beams is not None and rules.beams.by_whisper
     ),
+    "beams_renormalized": Setting(
+        np.int64, 0, lambda _, rules, __: rules.beams is not None and rules.beams.renormalize
+    ),
 }
 # fmt: on
 GRAPH_SETTINGS = tuple(name for name, setting in SETTINGS.items() if setting.in_graph)

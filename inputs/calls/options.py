@@ -109,7 +109,7 @@ def check_recordings(recordings: Any) -> None:
     """Raises PromptError for a single recording, in any form, where several are expected."""
     if is_one_recording(recordings):
         raise PromptError(
-            f"give a list of recordings, not {_type_name(recordings)}; "
+            f"give a list of recordings, not {_of_one(recordings)}; "
             "for a single one there is transcribe()"
         )
     if not isinstance(recordings, Iterable) and not hasattr(recordings, "__getitem__"):
@@ -130,7 +130,12 @@ def is_one_recording(value: Any) -> bool:
         return False
     if isinstance(value, tuple) and len(value) == 2:  # (samples, rate) or (rate, samples)
         return any(isinstance(item, Number) for item in value)
-    return isinstance(value[0], Number)
+    return all(isinstance(item, Number) for item in value)
+
+
+def _of_one(recording: Any) -> str:
+    name = _type_name(recording)
+    return f"one recording's {name} of numbers" if isinstance(recording, list) else name
 
 
 def _type_name(value: Any) -> str:

@@ -33,6 +33,8 @@ Progress = Callable[[float, float], object]  # takes the seconds of audio done, 
 # Other names of the same keywords: openai-whisper's, faster-whisper's, vLLM's.
 ALIASES = {"sampling_params": "params", "log_prob_threshold": "logprob_threshold"}
 MODES = ("batched", "sequential")
+# Of these, None means "off"; of all others, that nothing was said.
+OFF_BY_NONE = ("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,12 @@ class Keywords:
                 raise error(f"{name} and {own} are the same: give one of them")
             if own not in values or value is not None:
                 values[own] = value
-        return cls(**values)
+        said = {
+            name: value
+            for name, value in values.items()
+            if value is not None or name in OFF_BY_NONE
+        }
+        return cls(**said)
 
 
 NAMES = [field.name for field in fields(Keywords)]
@@ -212,10 +219,10 @@ def _detection(keywords: Keywords, whisper: WhisperFormat) -> Detection:
     each_window = checked_flag("multilingual", keywords.multilingual)
     if each_window and not whisper.multilingual:
         raise PromptError("multilingual=True: this checkpoint transcribes English only")
-    threshold = keywords.language_detection_threshold
+    name = "language_detection_threshold"
     return Detection(
         each_window,
-        0.5 if threshold is None else checked_number("language_detection_threshold", threshold),
+        checked_number(name, keywords.language_detection_threshold),
         checked_count("language_detection_segments", keywords.language_detection_segments),
     )
 

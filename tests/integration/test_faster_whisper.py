@@ -57,6 +57,12 @@ def model(folder: Path) -> Iterator[WhisperModel]:
         yield model
 
 
+@pytest.mark.parametrize("language", ["en", "EN", "english", "en-US", "<|en|>"])
+def test_a_language_in_any_spelling_is_told_by_its_code(model: WhisperModel, language: str) -> None:
+    _, info = model.transcribe(CALL, language=language)
+    assert (info.language, info.language_probability) == ("en", 1.0)
+
+
 def test_the_first_example_of_their_readme(model: WhisperModel) -> None:
     segments, info = model.transcribe(ALARM, beam_size=5)
     assert f"{info.language} {info.language_probability:.2f}" == "de 1.00"

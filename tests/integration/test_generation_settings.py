@@ -105,6 +105,10 @@ def expected(oracle: PreTrainedModel, folder: Path) -> list[int]:
         {"eos_token_id": None, "max_length": 30},
         {"repetition_penalty": None, "no_repeat_ngram_size": None, "max_length": 40},
         {"do_sample": False, "temperature": 0.6, "top_k": 3, "max_length": 40},
+        {"num_beams": 3, "renormalize_logits": True, "suppress_tokens": [6, 31], "max_length": 20},
+        {"num_beams": 4, "renormalize_logits": True, "repetition_penalty": 1.3, "max_length": 20},
+        {"num_beams": 2, "renormalize_logits": True, "forced_bos_token_id": 31, "max_length": 20},
+        {"renormalize_logits": True, "suppress_tokens": [6, 31], "max_length": 20},
     ],
     ids=str,
 )  # fmt: skip

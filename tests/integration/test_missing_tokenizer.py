@@ -30,6 +30,13 @@ def test_it_is_named(model: Path, patterns: list[str], message: str, tmp_path: P
         InputProcessor(ModelConfig.load(ModelOptions(str(folder))))
 
 
+@pytest.mark.parametrize("family", ["marian", "m2m100", "pegasus", "mbart", "bart", "mt5"])
+def test_every_family_says_so(family: str, checkpoints) -> None:
+    """Some of transformers' tokenizers raise errors of their own without their files."""
+    with pytest.raises(CheckpointError, match=r"has no tokenizer: none of .* is there"):
+        InputProcessor(ModelConfig.load(ModelOptions(str(checkpoints(family)[0]))))
+
+
 def test_bytes_need_no_vocabulary(tmp_path: Path) -> None:
     from transformers import ByT5Tokenizer
 

@@ -19,6 +19,7 @@ from antiphon.config.errors import AudioError, ConfigurationError, PromptError, 
 from antiphon.config.options import ModelOptions
 from antiphon.families.checkpoint import ModelConfig, architecture_of
 from antiphon.inputs.calls.options import all_prompts, check_recordings
+from antiphon.inputs.calls.transcription import NAMES
 from antiphon.inputs.prompts import token_ids
 
 CALL = RECORDINGS / "call.wav"
@@ -72,6 +73,7 @@ def test_one_recording_is_not_several(recordings: Any) -> None:
         [],
         (),
         ["a.wav", 5],
+        [5, "a.wav"],
         ("a.wav", "b.wav"),
         np.array(["a.wav"]),
         np.zeros((2, 9)),
@@ -129,6 +131,11 @@ def test_parameters_by_the_name_that_vllm_has(t5: Engine, whisper: Engine) -> No
         whisper.transcribe(CALL, params=one, sampling_params=one)
     with pytest.raises(SamplingError, match="give one of them"):
         list(t5.stream(NUMBERS, one, sampling_params=one))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_none_says_nothing_to_transcribe(name: str, whisper: Engine) -> None:
+    assert whisper.transcribe(CALL, **{name: None}).text == "call seven nine zero"
 
 
 def test_unknown_keywords_of_language_detection(whisper: Engine) -> None:

@@ -124,11 +124,11 @@ def test_odd_checkpoints_that_are_read(
     assert not caplog.records, "nothing of it is worth a warning"
 
 
-def transformers_tokens(folder: Path) -> list[int]:
+def transformers_tokens(folder: Path, start: int = 2) -> list[int]:
     oracle = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
     steps = oracle.generate(
         torch.from_numpy(SOURCE.astype(np.int64))[None],
-        decoder_start_token_id=2,
+        decoder_start_token_id=start,
         max_new_tokens=LENGTH,
         do_sample=False,
         num_beams=1,
@@ -226,6 +226,20 @@ def test_t5_s_bias_of_cross_attention_is_not_needed(
     rewrite(folder, lambda tensors: tensors | {name: torch.randn(8, 3)})
     assert greedy(folder, start=0) == before
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [{"feed_forward_proj": ...}, {"dense_act_fn": "relu"}, {"dense_act_fn": "gelu"}],
+    ids=str,
+)
+def test_t5_s_activation_by_the_names_that_transformers_saves(
+    stated: dict[str, Any], tmp_path: Path, checkpoints
+) -> None:
+    """`is_gated_act` and `dense_act_fn` go before `feed_forward_proj`."""
+    folder = shutil.copytree(checkpoints("t5_gated_untied")[0], tmp_path / "model")
+    change(folder, **stated)
+    assert greedy(folder, start=0) == transformers_tokens(folder, start=0)
 
 
 def test_a_vocabulary_bigger_than_the_tokenizer_s_and_a_wrong_tokenizer(
