@@ -25,10 +25,23 @@ Form = Annotated[FormData, Depends(form_data)]
 def _form(kind: type[AudioBody]) -> dict[str, Any]:
     """The body's description in the OpenAPI document: fields are read from the form by hand."""
     schema = kind.model_json_schema()
+    schema = _inlined(schema, schema.pop("$defs", {}))
     schema["properties"]["file"] = {"type": "string", "format": "binary"}
     schema["required"] = ["file"]
     content = {"multipart/form-data": {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """`schema` with definitions in place of references to them, which would lead nowhere: in the
+    document they are sought from its root, and FastAPI puts none there of a body read by hand."""
+    if isinstance(schema, list):
+        return [_inlined(part, definitions) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions)
+    return {name: _inlined(part, definitions) for name, part in schema.items()}
 
 
 @router.post("/transcriptions", openapi_extra=_form(TranscriptionBody))
