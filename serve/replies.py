@@ -35,6 +35,11 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
+def also(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """For the OpenAPI document: what an answer may be, other than JSON."""
+    return {200: {"content": {kind: {} for kind in media_types}}}
+
+
 def usage(num_prompt_tokens: int, num_tokens: int) -> dict[str, int]:
     return {
         "prompt_tokens": num_prompt_tokens,

@@ -11,15 +11,18 @@ from antiphon.serve.replies import token_entry
 from antiphon.serve.schemas.audio import AudioBody, TranscriptionBody
 from antiphon.serve.service import ServedModel
 
+SRT, VTT = "application/x-subrip", "text/vtt"
+TEXTS = ("text/plain", SRT, VTT)  # what answer() gives beside JSON
+
 
 def answer(model: ServedModel, result: Transcription, body: AudioBody) -> Response:
     match body.response_format:
         case "text":
             return PlainTextResponse(f"{result.text}\n")
         case "srt":
-            return PlainTextResponse(as_srt(result), media_type="application/x-subrip")
+            return PlainTextResponse(as_srt(result), media_type=SRT)
         case "vtt":
-            return PlainTextResponse(as_vtt(result), media_type="text/vtt")
+            return PlainTextResponse(as_vtt(result), media_type=VTT)
         case "verbose_json":
             return JSONResponse(_verbose(result, body))
         case "json":

@@ -10,11 +10,11 @@ from starlette.datastructures import FormData, UploadFile
 
 from antiphon.serve.events import EventStream
 from antiphon.serve.recordings import heard, heard_in_pieces, token_usage
-from antiphon.serve.replies import ERRORS
+from antiphon.serve.replies import ERRORS, also
 from antiphon.serve.schemas.audio import AudioBody, TranscriptionBody, TranslationBody
 from antiphon.serve.service import ServedModel, Service, service_of
 from antiphon.serve.transcription_options import transcription_options
-from antiphon.serve.transcripts import answer
+from antiphon.serve.transcripts import TEXTS, answer
 from antiphon.serve.uploads import Upload, checked_form, form_data
 
 router = APIRouter(prefix="/v1/audio", responses=ERRORS)
@@ -25,13 +25,42 @@ Form = Annotated[FormData, Depends(form_data)]
 def _form(kind: type[AudioBody]) -> dict[str, Any]:
     """The body's description in the OpenAPI document: fields are read from the form by hand."""
     schema = kind.model_json_schema()
+    schema = _inlined(schema, schema.pop("$defs", {}))
+    schema["properties"] = {
+        name: _without_null(field) for name, field in schema["properties"].items()
+    }
     schema["properties"]["file"] = {"type": "string", "format": "binary"}
     schema["required"] = ["file"]
     content = {"multipart/form-data": {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}
 
 
-@router.post("/transcriptions", openapi_extra=_form(TranscriptionBody))
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """`schema` with definitions in place of references to them, which would lead nowhere: in the
+    document they are sought from its root, and FastAPI puts none there of a body read by hand."""
+    if isinstance(schema, list):
+        return [_inlined(part, definitions) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions)
+    return {name: _inlined(part, definitions) for name, part in schema.items()}
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """Of a form, where no text means null: such a field is left out."""
+    kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
+    rest = {name: value for name, value in field.items() if name != "anyOf"}
+    if not kinds:
+        return rest
+    return {**kinds[0], **rest} if len(kinds) == 1 else {"anyOf": kinds, **rest}
+
+
+@router.post(
+    "/transcriptions",
+    openapi_extra=_form(TranscriptionBody),
+    responses=also(*TEXTS, EventStream.media_type),
+)
 async def transcribe(form: Form, service: Shared) -> Response:
     """Text of a recording, in the language that is spoken."""
     body, file = checked_form(form, TranscriptionBody)
@@ -43,7 +72,7 @@ async def transcribe(form: Form, service: Shared) -> Response:
     return answer(model, await heard(service, model, upload, options), body)
 
 
-@router.post("/translations", openapi_extra=_form(TranslationBody))
+@router.post("/translations", openapi_extra=_form(TranslationBody), responses=also(*TEXTS))
 async def translate(form: Form, service: Shared) -> Response:
     """English text of a recording in another language."""
     body, file = checked_form(form, TranslationBody)

@@ -15,7 +15,7 @@ from antiphon.serve.events import EventStream
 from antiphon.serve.messages import chat_prompt, recording
 from antiphon.serve.prompt_tokens import call_options, checked
 from antiphon.serve.recordings import encoder_tokens, heard, heard_in_pieces, num_tokens
-from antiphon.serve.replies import ERRORS, token_entry, usage
+from antiphon.serve.replies import ERRORS, also, token_entry, usage
 from antiphon.serve.schemas.text import ChatBody
 from antiphon.serve.service import ServedModel, Service, service_of
 from antiphon.serve.streaming import Delta, check_streaming, events, header
@@ -23,7 +23,7 @@ from antiphon.serve.streaming import Delta, check_streaming, events, header
 router = APIRouter(prefix="/v1", responses=ERRORS)
 
 
-@router.post("/chat/completions")
+@router.post("/chat/completions", responses=also(EventStream.media_type))
 async def chat(body: ChatBody, service: Annotated[Service, Depends(service_of)]) -> Response:
     """The model's answer to one message; to a conversation where the model has a chat template."""
     model = service.model(body.model)

@@ -15,7 +15,7 @@ from antiphon.inputs.prompts import Prompt
 from antiphon.serve.errors import ApiError
 from antiphon.serve.events import EventStream
 from antiphon.serve.prompt_tokens import CheckedPrompt, call_options, checked
-from antiphon.serve.replies import ERRORS, usage
+from antiphon.serve.replies import ERRORS, also, usage
 from antiphon.serve.schemas.text import CompletionBody
 from antiphon.serve.service import ServedModel, Service, service_of
 from antiphon.serve.streaming import Delta, check_streaming, events, header
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1", responses=ERRORS)
 KIND = "cmpl", "text_completion"  # of ids and of replies
 
 
-@router.post("/completions")
+@router.post("/completions", responses=also(EventStream.media_type))
 async def complete(
     body: CompletionBody, service: Annotated[Service, Depends(service_of)]
 ) -> Response:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, Response
 
 from antiphon.config.errors import EngineDeadError, about
 from antiphon.inputs.bounded_text import longest_read
@@ -11,7 +11,7 @@ from antiphon.inputs.prompts import unicode_text
 from antiphon.serve.errors import ApiError, as_api_error
 from antiphon.serve.load import note_workers
 from antiphon.serve.metrics import CONTENT_TYPE
-from antiphon.serve.replies import ERRORS
+from antiphon.serve.replies import ERRORS, also
 from antiphon.serve.schemas.text import TokenizeBody
 from antiphon.serve.service import ServedModel, Service, service_of
 
@@ -106,7 +106,7 @@ def _check_engines(service: Service) -> None:
             raise answer from None
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=Response, responses=also("text/plain"))
 async def metrics(service: Shared) -> Response:
     """Counters in Prometheus' format."""
     await note_workers(service)
