@@ -3,11 +3,13 @@
 The reference backend gathers a sequence's pages before each product, which moves three
 times the bytes that a decode step needs. Here one pass with a running softmax (Milakov
 and Gimelshein 2018) reads every key and value once. All heads of a token are read
-together, because they are stored side by side. It computes in float32.
+together, because they are stored side by side, and so are all queries that read the
+same pages: beams of one input, tokens of one prompt. It computes in float32.
 """
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import torch
 
@@ -17,6 +19,7 @@ from antiphon.kernels.numba_cache import make_ready
 from antiphon.layers.positions import RelativeBias
 
 _NO_BIAS = np.zeros((0, 0), np.float32)
+MOST_TOGETHER = 8  # queries, whose sums stay in a core's nearest cache
 
 
 @dataclass
@@ -26,6 +29,7 @@ class CpuPagedMetadata:
     pages: np.ndarray  # [sequences, pages] int32
     sequence: np.ndarray  # [queries] int64
     visible: np.ndarray  # [queries] int64
+    groups: np.ndarray  # [groups + 1] int64, bounds of queries that read the same pages
     bias: np.ndarray | None = None  # [heads, distances], made by the first layer
 
 
@@ -34,11 +38,13 @@ class CpuPaged(PagedAttention[CpuPagedMetadata]):
 
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
+        assert spec.page_size is not None
+        self.page_size = spec.page_size
         query = np.zeros((1, spec.num_heads, spec.head_dim), np.float32)
         keys = _numbers(torch.zeros(1, 1, spec.num_kv_heads, spec.head_dim, dtype=spec.dtype))
-        row, one = np.zeros(1, np.int64), np.ones(1, np.int64)
-        pages, scale = np.zeros((1, 1), np.int32), np.float32(1)
-        make_ready(attend, query, keys, keys, pages, row, one, scale, _NO_BIAS, query.copy())
+        row, one, groups = np.zeros(1, np.int64), np.ones(1, np.int64), np.arange(2)
+        pages, scale, out = np.zeros((1, 1), np.int32), np.float32(1), query.copy()
+        make_ready(attend, query, keys, keys, pages, row, one, groups, scale, _NO_BIAS, out)
 
     def plan(self, batch: PagedBatch) -> CpuPagedMetadata:
         sequence = np.repeat(np.arange(len(batch.query_lens)), batch.query_lens)
@@ -47,7 +53,9 @@ class CpuPaged(PagedAttention[CpuPagedMetadata]):
             ends = np.repeat(np.cumsum(batch.query_lens), batch.query_lens)
             later_queries = ends - 1 - np.arange(len(sequence))  # of the same sequence
             visible = visible - later_queries
-        return CpuPagedMetadata(np.ascontiguousarray(batch.page_table, np.int32), sequence, visible)
+        pages = np.ascontiguousarray(batch.page_table, np.int32)
+        used = -(-batch.kv_lens // self.page_size)
+        return CpuPagedMetadata(pages, sequence, visible, _groups(pages, used, sequence))
 
     def run(
         self,
@@ -69,11 +77,24 @@ class CpuPaged(PagedAttention[CpuPagedMetadata]):
             metadata.pages,
             metadata.sequence,
             metadata.visible,
+            metadata.groups,
             np.float32(self.spec.scale),
             _NO_BIAS if metadata.bias is None else metadata.bias,
             out.numpy(),
         )
         return out.to(q.dtype)
+
+
+def _groups(pages: np.ndarray, used: np.ndarray, sequence: np.ndarray) -> np.ndarray:
+    """Bounds of the groups of queries, for `attend`: so many that each thread has one. `used`
+    [sequences]: pages of each, behind which its row says nothing."""
+    columns = np.arange(pages.shape[1]) < used[1:, None]
+    differs = (used[1:] != used[:-1]) | ((pages[1:] != pages[:-1]) & columns).any(1)
+    source = np.append(0, np.cumsum(differs))[sequence]  # a number for each set of pages
+    begins = np.diff(source, prepend=-1) > 0
+    place = np.arange(len(source)) - np.flatnonzero(begins)[np.cumsum(begins) - 1]
+    most = min(MOST_TOGETHER, -(-len(source) // numba.get_num_threads()))
+    return np.append(np.flatnonzero(place % most == 0), len(source))
 
 
 def _numbers(x: torch.Tensor) -> np.ndarray:

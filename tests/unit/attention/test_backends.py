@@ -15,6 +15,7 @@ from attention_cases import (
     paged_spec,
 )
 
+from antiphon.attention.backends import cpu_paged
 from antiphon.attention.backends.flex import FlexFull, padded_size
 from antiphon.attention.interface import PagedBatch
 from antiphon.attention.registry import BACKENDS
@@ -61,6 +62,32 @@ def test_paged_attention(
         query_lens,
         kv_lens,
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_beams_that_share_pages_are_attended_together(
+    dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each as alone, whatever stands behind the pages that it uses."""
+    monkeypatch.setattr(cpu_paged.numba, "get_num_threads", lambda: threads)
+    (backend,) = select_paged("decoder", "cpu_paged", [paged_spec("cross", 3, 16, dtype)])
+    size = backend.spec.page_size
+    assert size is not None
+    keys, values = torch.randn(2, 12, size, 3, 16).to(dtype)
+    q = torch.randn(13, 3, 16).to(dtype)
+    table = np.array([[1, 2, 3]] * 10 + [[1, 2, 4], [5, 2, 3], [5, 2, 3]])
+    lengths = np.array([2 * size - 1] * 10 + [2 * size - 1, 2 * size, 3 * size])
+    table[4, 2] = 7  # stale
+    whole = backend.plan(PagedBatch.of(np.ones(13, int), lengths, table, CPU))
+    bounds = {1: [0, 8, 11, 12, 13], 2: [0, 7, 11, 12, 13]}[threads]
+    assert whole.groups.tolist() == bounds
+    out = backend.run(q, keys, values, whole)
+    for row in range(13):
+        one = slice(row, row + 1)
+        batch = PagedBatch.of(np.ones(1, int), lengths[one], table[one], CPU)
+        alone = backend.run(q[one], keys, values, backend.plan(batch))
+        torch.testing.assert_close(out[one], alone)
 
 
 HEADS = 6
