@@ -39,7 +39,7 @@ class CpuPaged(PagedAttention[CpuPagedMetadata]):
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
         assert spec.page_size is not None
-        self.page_size = spec.page_size
+        self.page_size, self.threads = spec.page_size, numba.get_num_threads()
         query = np.zeros((1, spec.num_heads, spec.head_dim), np.float32)
         keys = _numbers(torch.zeros(1, 1, spec.num_kv_heads, spec.head_dim, dtype=spec.dtype))
         row, one, groups = np.zeros(1, np.int64), np.ones(1, np.int64), np.arange(2)
@@ -55,7 +55,8 @@ class CpuPaged(PagedAttention[CpuPagedMetadata]):
             visible = visible - later_queries
         pages = np.ascontiguousarray(batch.page_table, np.int32)
         used = -(-batch.kv_lens // self.page_size)
-        return CpuPagedMetadata(pages, sequence, visible, _groups(pages, used, sequence))
+        groups = _groups(pages, used, sequence, self.threads)
+        return CpuPagedMetadata(pages, sequence, visible, groups)
 
     def run(
         self,
@@ -85,16 +86,20 @@ class CpuPaged(PagedAttention[CpuPagedMetadata]):
         return out.to(q.dtype)
 
 
-def _groups(pages: np.ndarray, used: np.ndarray, sequence: np.ndarray) -> np.ndarray:
+def _groups(pages: np.ndarray, used: np.ndarray, sequence: np.ndarray, threads: int) -> np.ndarray:
     """Bounds of the groups of queries, for `attend`: so many that each thread has one. `used`
     [sequences]: pages of each, behind which its row says nothing."""
     columns = np.arange(pages.shape[1]) < used[1:, None]
-    differs = (used[1:] != used[:-1]) | ((pages[1:] != pages[:-1]) & columns).any(1)
-    source = np.append(0, np.cumsum(differs))[sequence]  # a number for each set of pages
-    begins = np.diff(source, prepend=-1) > 0
-    place = np.arange(len(source)) - np.flatnonzero(begins)[np.cumsum(begins) - 1]
-    most = min(MOST_TOGETHER, -(-len(source) // numba.get_num_threads()))
-    return np.append(np.flatnonzero(place % most == 0), len(source))
+    differs = np.ones(len(used), bool)  # whether a sequence has other pages than that before it
+    differs[1:] = (used[1:] != used[:-1]) | ((pages[1:] != pages[:-1]) & columns).any(1)
+    count = len(sequence)
+    begins = np.ones(count, bool)  # whether a query reads other pages than that before it
+    begins[1:] = (sequence[1:] != sequence[:-1]) & differs[sequence[1:]]
+    if begins.all():
+        return np.arange(count + 1)
+    place = np.arange(count) - begins.nonzero()[0][begins.cumsum() - 1]
+    most = min(MOST_TOGETHER, -(-count // threads))
+    return np.concatenate(((place % most == 0).nonzero()[0], [count]))
 
 
 def _numbers(x: torch.Tensor) -> np.ndarray:

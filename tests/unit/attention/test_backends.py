@@ -90,6 +90,15 @@ def test_beams_that_share_pages_are_attended_together(
         torch.testing.assert_close(out[one], alone)
 
 
+def test_tokens_of_one_prompt_are_attended_together() -> None:
+    (backend,) = select_paged("decoder", "cpu_paged", [paged_spec("causal", 3, 16, torch.float32)])
+    check_paged(backend, [5], [9])
+    batch = PagedBatch.of(np.array([5]), np.array([9]), np.array([[3, 1, 2]]), CPU)
+    groups = backend.plan(batch).groups
+    assert groups[[0, -1]].tolist() == [0, 5]
+    assert len(groups) < 6
+
+
 HEADS = 6
 KV_HEADS = [1, 2, HEADS]
 
