@@ -26,7 +26,9 @@ def antiphon(
     from antiphon import Engine
     from antiphon.inputs.audio.forms import load_audio
 
-    engine = Engine(model, quantization="int8" if precision == "int8" else "none", **options)
+    quantization = "int8" if precision == "int8" else "none"
+    dtype = "bfloat16" if precision == "bfloat16" else "auto"
+    engine = Engine(model, quantization=quantization, dtype=dtype, **options)
     calls = itertools.count(1)
 
     def transcribe(mode: str, number: int, files: list[str]) -> list[str]:
