@@ -24,11 +24,19 @@ def open_media(file: Any) -> Any:
         # Absolute, or FFmpeg takes what stands before a colon in the name for a protocol.
         file, options["protocol_whitelist"] = os.path.abspath(file), "file"
     try:
-        return av.open(file, metadata_errors="ignore", container_options=options)
+        return av.open(file, container_options=options, **_metadata_options())
     except av.error.ArgumentError as error:  # what FFmpeg says of a format that it may not read
         raise av.error.ArgumentError(
             error.errno, f"{error.strerror}; playlists of other files are not read"
         ) from None
+
+
+@cache
+def _metadata_options() -> dict[str, str]:
+    """What lets titles that are not UTF-8 pass: an option before PyAV 19, a rule from there on."""
+    import av
+
+    return {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 @cache
