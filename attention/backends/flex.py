@@ -80,14 +80,16 @@ def _compiled() -> Any:
     """A function of its own for each backend.
 
     torch counts compilations by code object: the sizes of another engine in this
-    process don't count here.
+    process don't count here. One kernel a size is compiled in this process: torch's
+    pool of compiling processes would hold memory for as long as the worker lives, and
+    it has been seen to hang.
     """
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> Any:
         return flex_attention(q, k, v, **options)
 
     attend.__code__ = attend.__code__.replace(co_name="attend")
-    return torch.compile(attend, dynamic=False)
+    return torch.compile(attend, dynamic=False, options={"compile_threads": 1})
 
 
 def _score_mod(metadata: FlexMetadata, bias: RelativeBias | None) -> Any:
