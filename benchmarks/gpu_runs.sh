@@ -35,11 +35,12 @@ within() { # SECONDS NAME COMMAND...
 
 # All GPU tests, in two random orders at once (pytest-randomly, pytest-timeout). 480 s.
 step_tests() {
-    local seed code
+    local seed code files
+    mapfile -t files < <(grep -rl --include='test_*.py' 'mark\.gpu' tests) # the others take minutes to collect
     declare -A runs
     for seed in 22 23; do
         timeout --signal=INT --kill-after=15 570 "$PYTHON" -m pytest -m gpu -p no:benchmark -p no:cacheprovider \
-            -n 8 -q --timeout=240 --randomly-seed=$seed tests >"$out/tests_$seed.log" 2>&1 &
+            -n 8 -q --timeout=240 --randomly-seed=$seed "${files[@]}" >"$out/tests_$seed.log" 2>&1 &
         runs[$seed]=$!
     done
     for seed in 22 23; do
