@@ -5,6 +5,8 @@
         [--engine quantization=fp8] [--output FILE]
 
 One engine, random weights; every request generates `--tokens` tokens, and no recording comes twice.
+Beside the times stands what the workers counted: what a way costs may lie in how its requests meet.
+The engine has room for the beams of all callers, unless `--engine max_num_seqs=` says otherwise.
 "greedy" asks for the tokens alone. "statistics" also has what fallback judges a text by: average
 log-probability, no-speech probability and compression ratio. `--model tiny` is for trying the
 script out on a CPU.
@@ -14,7 +16,8 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +56,26 @@ def ways(engine: AsyncEngine, tokens: int, beams: int) -> dict[str, Way]:
 
 
 async def measure(folder: str, arguments: argparse.Namespace) -> list[Row]:
-    options = {"load_format": "dummy", **parse_pairs(arguments.engine, "--engine")}
+    room = {"max_num_seqs": arguments.callers * arguments.beams}
+    options = {"load_format": "dummy", **room, **parse_pairs(arguments.engine, "--engine")}
     if arguments.no_ray:
         options["ray"] = False
     async with AsyncEngine(folder, **options) as engine:
         requests = Requests(engine, arguments.seconds)
         calls = ways(engine, arguments.tokens, arguments.beams)
         took: dict[str, list[float]] = {name: [] for name in calls}
+        counted = {name: Counter[str]() for name in calls}
         with frozen_heap():
             for turn in range(arguments.rounds + 1):  # the first one warms up
                 for name, call in list(calls.items())[:: 1 if turn % 2 else -1]:
                     count = arguments.requests if turn else arguments.callers
+                    before = await engine.stats()
                     seconds = await _closed_loop(requests, call, arguments, count)
                     if turn:
                         took[name].append(seconds)
-    return list(rows(took, arguments.requests))
+                        counted[name].update(await engine.stats())
+                        counted[name].subtract(before)
+    return list(rows(took, counted, arguments.requests))
 
 
 async def _closed_loop(
@@ -79,16 +87,28 @@ async def _closed_loop(
     return time.perf_counter() - began
 
 
-def rows(took: dict[str, list[float]], requests: int) -> Any:
+def rows(
+    took: dict[str, list[float]], counted: dict[str, Counter[str]], requests: int
+) -> Iterator[Row]:
     base = took["greedy"]
     for name, seconds in took.items():
         ratios = [own / other for own, other in zip(seconds, base, strict=True)]
+        counts = counted[name]
         yield {
             "": name,
             "requests/s": requests / statistics.median(seconds),
             "time, x greedy": statistics.median(ratios),
             "aim": f"<= {AIMS[name]:g}" if name in AIMS else "",
+            "steps, ms": 1000 * sum(seconds) / counts["steps"],
+            "tokens a step": counts["tokens"] / counts["steps"],
+            "steps without graph, %": 100 * eager_steps(counts) / counts["steps"],
+            "clips a batch": counts["encoder_inputs"] / counts["encoder_batches"],
+            "encoder busy, %": 1e-4 * counts["encoder_busy_us"] / sum(seconds),
         }
+
+
+def eager_steps(counts: Mapping[str, int]) -> int:
+    return sum(count for name, count in counts.items() if name.startswith("eager_steps"))
 
 
 def main() -> None:
