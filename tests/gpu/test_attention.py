@@ -292,14 +292,3 @@ def test_a_strong_bias_decides_which_token_is_read() -> None:
         q, k, v, backend.plan(FullBatch.of(np.array([500]), torch.device("cuda"))), bias
     )
     close(out, plain_attention(q, k, v, backend.spec.scale, bias, 0, False), torch.float32)
-
-
-def test_flex_is_compiled_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._inductor.async_compile import AsyncCompile
-
-    def pool() -> None:
-        raise AssertionError("torch's pool of compiling processes was asked")
-
-    monkeypatch.setattr(AsyncCompile, "process_pool", pool)
-    monkeypatch.setattr("torch._inductor.config.fx_graph_cache", False)  # compiled anew
-    check_full(make_full("flex", full_spec(3, 64, torch.bfloat16, False, "cuda")), [5, 600])
