@@ -31,7 +31,6 @@ def open_media(file: Any) -> Any:
         ) from None
 
 
-@cache
 def _metadata_options() -> dict[str, str]:
     """What lets titles that are not UTF-8 pass: an option before PyAV 19, a rule from there on."""
     import av

@@ -1,4 +1,4 @@
-"""Files that name others: they are read neither as sound nor as videos."""
+"""Recordings and videos as FFmpeg opens them. Files that name others are neither."""
 
 import io
 import shutil
@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
+import av
 import numpy as np
 import pytest
 from paths import RECORDINGS
@@ -87,3 +88,22 @@ def test_names_with_colons_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyP
     shutil.copy(RECORDINGS / "call.wav", "http:call.wav")
     expected = load_audio((RECORDINGS / "call.wav").read_bytes(), RATE)
     np.testing.assert_array_equal(load_audio("http:call.wav", RATE), expected)
+
+
+def test_titles_that_are_not_utf8_do_not_matter() -> None:
+    plain = (RECORDINGS / "call.wav").read_bytes()
+    title = b"INFO" + b"INAM" + (4).to_bytes(4, "little") + b"\xff\xfe\xe4\x00"
+    listed = plain + b"LIST" + len(title).to_bytes(4, "little") + title
+    file = listed[:4] + (len(listed) - 8).to_bytes(4, "little") + listed[8:]
+    np.testing.assert_array_equal(load_audio(file, RATE), load_audio(plain, RATE))
+
+
+def test_pyav_19_is_asked_for_no_option_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = av.open
+
+    def without_metadata_errors(file: object, *, container_options: dict[str, str]) -> object:
+        return opened(file, container_options=container_options)
+
+    monkeypatch.setattr(av, "__version__", "19.0.2")
+    monkeypatch.setattr(av, "open", without_metadata_errors)
+    assert len(load_audio(RECORDINGS / "call.wav", RATE)) > RATE
