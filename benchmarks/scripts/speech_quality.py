@@ -17,7 +17,7 @@ import asyncio
 import statistics
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from antiphon.benchmarks.serving import Requests
 from antiphon.benchmarks.shapes import speech_of_one_length
 from antiphon.cli.pairs import parse_pairs
 from antiphon.config.sampling import SamplingParams
+from antiphon.decoder.graphs import EagerReason
 from antiphon.runtime.garbage import frozen_heap
 
 AIMS = {"statistics": 1.02, "word times": 1.05, "beams": 2.2}
@@ -94,6 +95,7 @@ def rows(
     for name, seconds in took.items():
         ratios = [own / other for own, other in zip(seconds, base, strict=True)]
         counts = counted[name]
+        eager = sum(counts[reason.counter] for reason in EagerReason)
         yield {
             "": name,
             "requests/s": requests / statistics.median(seconds),
@@ -101,14 +103,10 @@ def rows(
             "aim": f"<= {AIMS[name]:g}" if name in AIMS else "",
             "steps, ms": 1000 * sum(seconds) / counts["steps"],
             "tokens a step": counts["tokens"] / counts["steps"],
-            "steps without graph, %": 100 * eager_steps(counts) / counts["steps"],
+            "steps without graph, %": 100 * eager / counts["steps"],
             "clips a batch": counts["encoder_inputs"] / counts["encoder_batches"],
             "encoder busy, %": 1e-4 * counts["encoder_busy_us"] / sum(seconds),
         }
-
-
-def eager_steps(counts: Mapping[str, int]) -> int:
-    return sum(count for name, count in counts.items() if name.startswith("eager_steps"))
 
 
 def main() -> None:
