@@ -36,7 +36,7 @@ within() { # SECONDS NAME COMMAND...
 # All GPU tests, in two random orders at once (pytest-randomly, pytest-timeout). 480 s.
 step_tests() {
     local seed code files
-    mapfile -t files < <(grep -rl --include='test_*.py' 'mark\.gpu' tests) # the others take minutes to collect
+    mapfile -t files < <(grep -rl --include='test_*.py' 'mark\.gpu' tests) # all take ten times as long to collect
     declare -A runs
     for seed in 22 23; do
         timeout --signal=INT --kill-after=15 570 "$PYTHON" -m pytest -m gpu -p no:benchmark -p no:cacheprovider \
