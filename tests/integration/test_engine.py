@@ -274,7 +274,9 @@ def test_many_async_callers_and_cancellation(t5_folder: Path, encoders: int) -> 
             stats = await engine.stats()
             assert (stats["open"], stats["done"], stats["cancelled"]) == (0, 60, 1)
             assert stats["kv_pages_available"] == stats["kv_pages"]
-            assert engine.requests.router.load_of("decoder-0") == 0
+            async with asyncio.timeout(20):  # a report from before the ends may come last
+                while engine.requests.router.load_of("decoder-0"):
+                    await asyncio.sleep(0.02)
 
     asyncio.run(run())
 
