@@ -10,9 +10,11 @@ from antiphon.config.parallel import Parallel
 from antiphon.decoder.room import PageCounts
 from antiphon.engine.rank_shares import CacheShare, RankShare, pages_of_ranks, rank_shares
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.kernels.shared_rows import SHARED_BYTES
 from antiphon.layers.shard import Shard, check_parallel
 from antiphon.runtime.device import Target
 from antiphon.runtime.ranks import Ranks
+from antiphon.runtime.symmetric_memory import TWO_SHOT_BYTES
 
 KIB, MIB = 2**10, 2**20
 
@@ -65,9 +67,21 @@ class Layout:
         if not shows_cache:
             shares = [replace(share, cache=None) for share in shares]
         if has_several_ranks(config):
+            lines += self._sums(target)
             return lines + [line for share in shares for line in _share_lines(share, pages)]
         caches = [share.cache for share in shares if share.cache is not None]
         return lines + [f"  cache: {_cache(cache, pages)}" for cache in caches]
+
+    def _sums(self, target: Target) -> Iterator[str]:
+        """What ranks of a stage sum through, which no rank's share counts."""
+        sharing = [half for half, parallel in self.ranks.items() if parallel.tensor > 1]
+        if target.device.type == "cuda" and sharing:
+            size = (TWO_SHOT_BYTES + SHARED_BYTES) / MIB
+            once = " (once for both)" if self.colocated and len(sharing) > 1 else ""
+            yield (
+                f"  sums over ranks: {size:.1f} MiB more on every rank of the "
+                f"{' and the '.join(sharing)}{once}, where GPUs can map each other's memory"
+            )
 
     def _handoff(self, config: EngineConfig, target: Target) -> str:
         """How they come to the decoder: see `kv/transports`."""

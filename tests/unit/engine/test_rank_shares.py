@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from first_layers import first_layers
 from packed_checkpoints import write_packed
 from ranked_encoder import ranked_encoder
 from ranked_engine import RankedEngine
 
 from antiphon.cli.describe import describe_model
+from antiphon.cli.layout import Layout
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import resolve
 from antiphon.config.parallel import Parallel
@@ -31,6 +33,22 @@ def shares_of(folder: Path, layout: dict[str, Parallel], **options: Any) -> list
     model = with_draft(ModelConfig.load(config.model), config)
     target = Target.resolve(config.model, model.raw, model.family)
     return list(rank_shares(model, config, target, layout))
+
+
+def test_what_ranks_sum_through_is_told(checkpoints: Folder) -> None:
+    folder = checkpoints("whisper")[0]
+    layout = Layout({"encoder": Parallel(), "decoder": Parallel(2)}, colocated=False)
+    config = resolve(str(folder), {"device": "cpu", "decoder_tensor_parallel_size": 2}, {})
+    model = ModelConfig.load(config.model)
+
+    def lines(device: str) -> list[str]:
+        target = Target(torch.device(device), torch.float32)
+        told = layout.lines(model, config, target, None, shows_cache=True)
+        return [line for line in told if "sums over ranks" in line]
+
+    assert lines("cpu") == []
+    (line,) = lines("cuda")
+    assert line.startswith("  sums over ranks: 97.3 MiB more on every rank of the decoder, where")
 
 
 def held(runner: DecoderRunner | EncoderRunner) -> int:
