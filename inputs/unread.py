@@ -9,6 +9,7 @@ from antiphon.config.errors import ImageError, PromptError, VideoError
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.addresses import Content, fetched, is_fetched
 from antiphon.inputs.images.limits import Fetching
+from antiphon.inputs.numbered import numbered
 from antiphon.inputs.prompts import Part
 
 T = TypeVar("T")
@@ -74,12 +75,15 @@ class Unread(Generic[T]):
     def fetched(self, address: str) -> "Unread[T]":
         """With the content in place of `address`. Raises ImageError, for a video VideoError."""
         is_image = any(_is(source, address) for source in self.media.images)
-        try:
-            content = fetched(address, self.fetching)
-        except ImageError as error:
-            if is_image:
-                raise
-            raise VideoError(str(error)) from error
+        kind, of_kind = ("image", self.media.images) if is_image else ("video", self.media.videos)
+        number = next(n for n, source in enumerate(of_kind, 1) if _is(source, address))
+        with numbered(kind, number, len(of_kind)):
+            try:
+                content = fetched(address, self.fetching)
+            except ImageError as error:
+                if is_image:
+                    raise
+                raise VideoError(str(error)) from error
         images, videos = (
             tuple(content if _is(source, address) else source for source in sources)
             for sources in (self.media.images, self.media.videos)

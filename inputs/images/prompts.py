@@ -17,6 +17,7 @@ from antiphon.inputs.images.limits import Fetching, ImageLimits
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.images.video_processor import VideoProcessor
+from antiphon.inputs.numbered import numbered
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.inputs.prompt_ids import attends
 from antiphon.inputs.prompts import Part
@@ -131,18 +132,21 @@ class ImagePrompts:
     def place(self, ids: Sequence[int], part: Part) -> tuple[list[int], tuple[EncoderInput, ...]]:
         """A prompt's token ids, which are checked, with room for the images and videos of `part`,
         and these with their places. Raises ImageError and VideoError for one that cannot be
-        read."""
-        images, videos = iter(part.images), iter(part.videos)
+        read, by its number."""
+        images, videos = enumerate(part.images, 1), enumerate(part.videos, 1)
         before, behind = self.wraps
         placed: list[int] = []
         inputs: list[EncoderInput] = []
         for id_ in ids:
             if id_ == self.placeholder_id:
-                alone = len(part.images) == 1
-                made = self._image(next(images), len(placed) + len(before), alone)
+                number, image = next(images)
+                with numbered("image", number, count := len(part.images)):
+                    made = self._image(image, len(placed) + len(before), count == 1)
             elif id_ == self.video_id and self.videos is not None:
-                made = self.videos.encoder_input(next(videos), len(placed))
-                self._check_reach(made, len(placed))
+                number, video = next(videos)
+                with numbered("video", number, len(part.videos)):
+                    made = self.videos.encoder_input(video, len(placed))
+                    self._check_reach(made, len(placed))
             else:
                 placed.append(id_)
                 continue

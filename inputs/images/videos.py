@@ -21,6 +21,7 @@ from antiphon.inputs.images.rendering import CHANNELS as COLORS
 from antiphon.inputs.images.resizing import Size
 from antiphon.inputs.images.sizes import decoded_bytes, most_bytes, size_of
 from antiphon.inputs.media_files import kept_place, open_media
+from antiphon.inputs.numbered import numbered
 
 # Frames as an array [frames, height, width, 3] or a list of images, alone or with their rate as
 # (frames, {"fps": ...}) or {"frames": ..., "fps": ...}; a file as a path, bytes, an open file, a
@@ -132,7 +133,10 @@ def _given(frames: Any, sampling: FrameSampling, fps: Any) -> Video:
         raise VideoError(f"fps={fps}: a video has more than 0 frames a second")
     if shape is not None:
         _check_pixels(len(frames), math.prod(shape[1:3]), "the video")
-    images = [read_image(frame) for frame in frames]
+    images = list[Any]()
+    for number, frame in enumerate(frames, 1):
+        with numbered("frame", number, len(frames)):
+            images.append(read_image(frame))
     if len({image.size for image in images}) > 1:
         raise VideoError("frames of different sizes: all of a video have one")
     _check_pixels(len(images), math.prod(images[0].size), "the video")
