@@ -102,12 +102,7 @@ class ImagePrompts:
         return frames, rows // merge, columns // merge, 1.0
 
     def check(self, part: Part) -> None:
-        """Raises PromptError for what the model does not read, and for another number of images or
-        videos than the limit allows."""
-        if part.audio is not None:
-            raise PromptError("this model reads images and text, and no audio")
-        if part.videos and self.videos is None:
-            raise PromptError("this model reads images and text, and no videos")
+        """Raises PromptError for another number of images or videos than the limit allows."""
         for kind, media in (("images", part.images), ("videos", part.videos)):
             if len(media) > self.limit:
                 raise PromptError(
@@ -198,13 +193,6 @@ def _videos(
     if isinstance(half, VitHalf) and half.tiles is not None and half.tiles.frame_side:
         return FrameProcessor.of(model.path, half, image_processor, fetching)
     return None
-
-
-def taken_in_chats(prompts: ImagePrompts | None) -> tuple[str | None, bool]:
-    """The placeholder of an image in chats, and whether they may have videos, too."""
-    if prompts is None:
-        return None, False
-    return prompts.placeholder, prompts.videos is not None
 
 
 def _image_id(model: ModelConfig, tokenizer: Any) -> int:
