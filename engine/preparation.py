@@ -81,8 +81,8 @@ class Preparation:
         params: SamplingParams,
         languages: tuple[str | None, str | None],
     ) -> AsyncIterator[list[Prepared]]:
-        """As `prepared`, of several prompts; whoever takes one of them holds no memory for it. Errors
-        say which one they are of."""
+        """As `prepared`, of several prompts; whoever takes one of them holds no memory for it.
+        Errors say which one they are of."""
 
         def begin(room: int) -> list[Prepared | Unread[Prepared]]:
             made, count = list[Prepared | Unread[Prepared]](), len(prompts)

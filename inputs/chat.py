@@ -195,7 +195,8 @@ class ChatFormat:
         type_ = part.get("type") if isinstance(part, Mapping) else None
         if type_ in TEXT_TYPES and isinstance(part.get("text"), str):
             return {"type": "text", "text": part["text"]}
-        if (kind := KINDS.get(type_)) is not None:
+        kind = KINDS.get(type_) if isinstance(type_, str) else None
+        if kind is not None:
             self._taken.check_chat(kind)
             media[kind].append(_found(part, *MEDIA_TYPES[kind], "url"))
             return {"type": kind}

@@ -7,7 +7,13 @@ from typing import Any, Generic, TypeVar
 
 from antiphon.config.errors import ImageError, PromptError, VideoError
 from antiphon.inputs.foreign_errors import foreign_errors_as
-from antiphon.inputs.images.addresses import Content, fetched, is_fetched
+from antiphon.inputs.images.addresses import (
+    Content,
+    data_content,
+    fetched,
+    is_data_uri,
+    is_fetched,
+)
 from antiphon.inputs.images.limits import Fetching
 from antiphon.inputs.numbered import numbered
 from antiphon.inputs.prompts import Part
@@ -23,13 +29,24 @@ def begun(
     subject: str,
 ) -> "T | Unread[T]":
     """What `make` makes of a prompt that is checked: at once where it has no media. Raises what
-    `make` does, and PromptError, which names the `subject`, for errors of other libraries."""
+    `make` does, and PromptError, which names the `subject`, for errors of other libraries.
+    VideoError for a data URI of a video that is no base64."""
 
     def read(media: Part) -> T:
         with foreign_errors_as(PromptError, subject):
             return make(media)
 
-    return Unread(media, read, measure, fetching) if media.media else read(media)
+    return Unread(_unpacked(media), read, measure, fetching) if media.media else read(media)
+
+
+def _unpacked(media: Part) -> Part:
+    """With the contents of data URIs of videos, which are measured and read: once, not twice."""
+    videos = list[Any]()
+    for number, source in enumerate(media.videos, 1):
+        with numbered("video", number, len(media.videos)):
+            is_data = isinstance(source, str) and is_data_uri(source)
+            videos.append(data_content(source, "video/mp4", VideoError) if is_data else source)
+    return replace(media, videos=tuple(videos))
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ class AttendedImage:
         """Raises PromptError for another number of images than one, or a text that is not read."""
         if len(part.images) != 1:
             raise PromptError(
-                "this model reads one image in each prompt: give 'multi_modal_data': "
-                f"{{'image': a PIL image, an array, a path or bytes}}, not {len(part.images)} images"
+                "this model reads one image in each prompt: give 'multi_modal_data': {'image': a "
+                f"PIL image, an array, a path or bytes}}, not {len(part.images)} images"
             )
         if self.questions is None and part.has_tokens:
             raise PromptError(

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,13 @@ def change(path: Path, changes: Settings) -> None:
 
 def transformers_start(model: PreTrainedModel) -> int | None:
     """None where it raises an error."""
-    try:
-        tokens = model.generate(torch.tensor([[5, 6, 2]]), max_new_tokens=1, num_beams=1)
-    except ValueError as error:
-        assert "`decoder_start_token_id` or `bos_token_id` has to be defined" in str(error)
+    settings = model.generation_config
+    call = partial(model.generate, torch.tensor([[5, 6, 2]]), max_new_tokens=1, num_beams=1)
+    if settings.decoder_start_token_id is None and settings.bos_token_id is None:
+        with pytest.raises(ValueError, match="`decoder_start_token_id` or `bos_token_id` has to"):
+            call()
         return None
-    return int(tokens[0, 0])
+    return int(call()[0, 0])
 
 
 @pytest.mark.parametrize("case", CASES)

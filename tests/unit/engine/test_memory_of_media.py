@@ -253,9 +253,9 @@ def test_an_error_says_which_of_several_it_is_of(
 
 def test_an_error_says_which_frame_it_is_of(inputs: InputProcessor) -> None:
     frames = [Image.fromarray(FRAMES[0]), b"neither", Image.fromarray(FRAMES[1])]
-    with pytest.raises(VideoError, match="^frame 2 of 3: 7 bytes: not readable as an image"):
+    with pytest.raises(VideoError, match=r"^frame 2 of 3: 7 bytes: not readable as an image"):
         begun(inputs, "video", {"frames": frames}).read()
-    with pytest.raises(VideoError, match="^video 2 of 2: frame 2 of 3: 7 bytes"):
+    with pytest.raises(VideoError, match=r"^video 2 of 2: frame 2 of 3: 7 bytes"):
         begun(inputs, "video", FRAMES, {"frames": frames}).read()
 
 
@@ -268,10 +268,10 @@ def test_an_error_says_which_of_several_prompts_it_is_of(inputs: InputProcessor)
             pass
 
     preparation.start()
-    with pytest.raises(ImageError, match="^prompt 2 of 2: 7 bytes: not readable"):
+    with pytest.raises(ImageError, match=r"^prompt 2 of 2: 7 bytes: not readable"):
         asyncio.run(prepare(*prompts))
-    with pytest.raises(PromptError, match="^prompt 1 of 2: "):
+    with pytest.raises(PromptError, match=r"^prompt 1 of 2: "):
         asyncio.run(prepare({"prompt_token_ids": [-1]}, "w5"))
-    with pytest.raises(ImageError, match="^7 bytes"):
+    with pytest.raises(ImageError, match=r"^7 bytes"):
         asyncio.run(prepare(prompts[1]))
     preparation.stop()

@@ -89,7 +89,7 @@ def test_a_model_of_texts_gets_texts() -> None:
     """Its template may not know of parts."""
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert ask([{"role": "user", "content": parts}], False) == ("[user]a\nb[assistant]", [])
-    with pytest.raises(PromptError, match="takes no images: it takes text$"):
+    with pytest.raises(PromptError, match=r"takes no images: it takes text$"):
         ask([{"role": "user", "content": [{"type": "image", "image": 1}]}], False)
 
 
@@ -109,7 +109,11 @@ def test_options_of_the_template() -> None:
         ([{"content": "a"}], "must have a 'role'"),
         ([{"role": "user", "content": 5}], "must be a text or a list of parts, not 5"),
         ([{"role": "user", "content": [{"type": "film"}]}], "a part of a message must be"),
-        ([{"role": "user", "content": [{"type": "video"}]}], "takes no videos: it takes text and images$"),
+        ([{"role": "user", "content": [{"type": ["image"]}]}], "a part of a message must be"),
+        (
+            [{"role": "user", "content": [{"type": "video"}]}],
+            "takes no videos: it takes text and images$",
+        ),
         ([{"role": "user", "content": [{"type": "input_audio"}]}], "takes no audio: it takes text"),
         ([{"role": "user", "content": [{"type": "image"}]}], "has no image"),
     ],

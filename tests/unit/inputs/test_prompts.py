@@ -82,7 +82,7 @@ def test_bad_prompts(t5: InputProcessor, prompt: Any, message: str) -> None:
 def test_a_whisper_prompt_needs_audio_within_the_window(whisper: InputProcessor) -> None:
     with pytest.raises(PromptError, match="this model listens"):
         whisper.prepare("hello", SamplingParams())
-    with pytest.raises(PromptError, match="this model takes no videos: it takes audio$"):
+    with pytest.raises(PromptError, match=r"this model takes no videos: it takes audio$"):
         whisper.prepare({"multi_modal_data": {"video": "a.mp4"}}, SamplingParams())
     with pytest.raises(
         PromptError, match=r"9.0 s of audio are over the model's window of 8 s: use transcribe\(\)"
