@@ -245,11 +245,8 @@ def test_broken_settings_are_named(settings: dict[str, Any], make: Make) -> None
 def test_settings_that_contradict_the_tokenizer_are_refused(
     settings: dict[str, Any], message: str, make: Make
 ) -> None:
-    tokenizer = {
-        "gives": "the tokenizer gives it id",
-        "lacks": "the tokenizer has no such token",
-    }
-    with pytest.raises(CheckpointError, match=re.escape(message.format(**tokenizer))) as caught:
+    says = {"gives": "the tokenizer gives it id", "lacks": "the tokenizer has no such token"}
+    with pytest.raises(CheckpointError, match=re.escape(message.format(**says))) as caught:
         make(**settings)
     assert next(iter(settings)) in str(caught.value)
 
