@@ -7,6 +7,7 @@ seconds to import.
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from antiphon.attention.registry import backend_row, check_backend
 from antiphon.cli.recordings import STANDARD_INPUT, Recording
 from antiphon.config.errors import (
     AudioError,
+    CheckpointError,
     ConfigurationError,
     PromptError,
     SamplingError,
@@ -144,7 +146,10 @@ def _check_language(config: EngineConfig, language: str | None, task: str | None
         check_english_only(language, "transcribe" if task is None else task.strip().lower())
     elif language is not None:
         folder = Path(config.model.model)
-        if known := language_ids(settings, added_tokens(folder)):
+        known = dict[str, int]()
+        with suppress(CheckpointError):  # added tokens may not be all: loading knows, and reports
+            known = language_ids(settings, added_tokens(folder))
+        if known:
             language_code(language, known)
 
 

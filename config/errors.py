@@ -20,6 +20,8 @@ AntiphonError
         └── EngineDeadError   the engine is closed or a worker process is gone
 """
 
+from collections.abc import Collection
+
 LONGEST_NAME = 200  # characters that are compared: what is misspelt is short
 
 
@@ -120,12 +122,17 @@ class EngineDeadError(RequestFailed):
     """The engine is closed, or one of its worker processes is gone."""
 
 
-def nearest(name: str, valid: list[str]) -> str:
-    """' Did you mean ...?' for a misspelt name, or the list of valid ones."""
+def near(name: str, valid: Collection[str]) -> str:
+    """' Did you mean ...?' for a misspelt name; empty where none is near."""
     from difflib import get_close_matches
 
     close = get_close_matches(name[:LONGEST_NAME], valid, n=1, cutoff=0.75)
-    return f" Did you mean '{close[0]}'?" if close else f" Valid names: {', '.join(sorted(valid))}."
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def nearest(name: str, valid: Collection[str]) -> str:
+    """As `near`, or else the list of valid ones."""
+    return near(name, valid) or f" Valid names: {', '.join(sorted(valid))}."
 
 
 def describe(error: BaseException) -> str:

@@ -57,7 +57,7 @@ class GenerationDefaults:
         settings = plain_settings(settings)
         read = SettingsReader(settings, vocab_size)
         special = SettingsReader({**special_tokens(config), **settings}, vocab_size)
-        start, end_ids = special.single_id("decoder_start_token_id"), special.ids("eos_token_id")
+        end_ids = special.ids("eos_token_id")
         bad_words = [
             words
             for words in read.sequences("bad_words_ids")
@@ -67,7 +67,7 @@ class GenerationDefaults:
         samples = read.flag("do_sample")
         temperature, top_k = read.sampling("temperature"), read.sampling("top_k")
         return cls(
-            start_id=special.single_id("bos_token_id") if start is None else start,
+            start_id=_start_id(read, special),
             end_ids=end_ids,
             max_length=read.count("max_length", least=1),
             max_new_tokens=read.count("max_new_tokens", least=1),
@@ -141,3 +141,13 @@ class GenerationDefaults:
         if self.min_new_tokens is not None:
             return self.min_new_tokens
         return max(0, (self.min_length or 0) - prompt_len)
+
+
+def _start_id(own: SettingsReader, special: SettingsReader) -> int | None:
+    """As transformers chooses it from the generation config, `own`; where that names neither
+    token, from config.json as well."""
+    for settings in (own, special):
+        for name in ("decoder_start_token_id", "bos_token_id"):
+            if (id_ := settings.single_id(name)) is not None:
+                return id_
+    return None

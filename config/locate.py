@@ -9,7 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from antiphon.config.errors import CheckpointError, nearest
+from antiphon.config.errors import CheckpointError
+from antiphon.config.hub_errors import not_fetched
 
 _OPENAI = [
     "tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en",
@@ -79,19 +80,7 @@ def _fetch(model: str, revision: str | None) -> Path:
     except CheckpointError:
         raise
     except Exception as error:  # the hub's client raises many types (network, auth, validation)
-        reason = (str(error).splitlines() or [""])[0]
-        no_folder = f" There is no folder of that name either.{_similar_size(model)}"
-        hint = "" if "/" in model else no_folder
-        raise CheckpointError(
-            f"cannot fetch {model} from the hub: {type(error).__name__}: {reason}{hint}"
-        ) from error
-
-
-def _similar_size(model: str) -> str:
-    suggestion = nearest(model, list(SIZES))
-    if suggestion.startswith(" Did"):
-        return suggestion
-    return " Whisper's sizes are tiny, base, small, medium, large-v3, turbo, ..."
+        raise not_fetched(model, revision, error, [*SIZES, *SIZES.values()]) from error
 
 
 def _listing(model: str, revision: str | None) -> list[str] | None:

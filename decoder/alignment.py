@@ -19,7 +19,6 @@ from antiphon.decoder.models.interface import DecoderModel
 from antiphon.decoder.page_tables import PageTables
 from antiphon.families.alignment_heads import alignment_heads
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.kernels import cpu_smoothing, time_warping
 from antiphon.kv.pool import KVPool
 from antiphon.kv.queries import QueryPages
 from antiphon.runtime.device import together_to_device
@@ -46,7 +45,9 @@ class LaunchedAlignments:
         fall. Waits for the device. Raises RankError if other ranks take too long."""
         if self.done is not None:
             self.ranks.limit.wait(self.done, "an alignment")
-        return [time_warping.first_columns(scores.numpy()) for scores in self.scores]
+        from antiphon.kernels.time_warping import first_columns  # Numba: loaded where it is used
+
+        return [first_columns(scores.numpy()) for scores in self.scores]
 
 
 class Aligner:
@@ -67,8 +68,12 @@ class Aligner:
         self._scale = model.decoder.attention_scale
         self._width = int(model.raw.get("median_filter_width") or SMOOTHING)
         if ranks.is_leader:
+            from antiphon.kernels import time_warping
+
             time_warping.make_kernels_ready()
         if self._device.type == "cpu":
+            from antiphon.kernels import cpu_smoothing
+
             cpu_smoothing.make_kernels_ready()
 
     @classmethod
@@ -117,7 +122,9 @@ class Aligner:
     def _sum_of_smoothed(self, values: torch.Tensor) -> torch.Tensor:
         """Over the heads of `values` [heads, tokens, frames]."""
         if self._device.type == "cpu":
-            return torch.from_numpy(cpu_smoothing.smoothed_sum(values.numpy(), self._width))
+            from antiphon.kernels.cpu_smoothing import smoothed_sum
+
+            return torch.from_numpy(smoothed_sum(values.numpy(), self._width))
         return smoothed(values, self._width).sum(0)
 
     def weights(self, one: AlignedSequence) -> torch.Tensor:

@@ -12,6 +12,7 @@ from antiphon.config.errors import EngineDeadError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import ByteBudget, Hold
 from antiphon.engine.waits import Waits
+from antiphon.inputs.numbered import numbered
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import Prompt
@@ -80,17 +81,25 @@ class Preparation:
         params: SamplingParams,
         languages: tuple[str | None, str | None],
     ) -> AsyncIterator[list[Prepared]]:
-        """As `prepared`, of several prompts; whoever takes one of them holds no memory for it."""
+        """As `prepared`, of several prompts; whoever takes one of them holds no memory for it.
+        Errors say which one they are of."""
 
         def begin(room: int) -> list[Prepared | Unread[Prepared]]:
-            calls = (partial(self.inputs.begin, prompt, params, *languages) for prompt in prompts)
-            return [_read_if_small(call, room // len(prompts)) for call in calls]
+            made, count = list[Prepared | Unread[Prepared]](), len(prompts)
+            for number, prompt in enumerate(prompts, 1):
+                call = partial(self.inputs.begin, prompt, params, *languages)
+                with numbered("prompt", number, count):
+                    made.append(_read_if_small(call, room // count))
+            return made
 
         async with self.memory.hold(0) as held:
             begun = await self.run_in_thread(begin, self._room_at_once(held))
             await held.resize(sum(one.nbytes for one in begun if isinstance(one, Prepared)))
-            ready = [await self._read(one, held) for one in begun]
-            yield [replace(prepared, held=True) for prepared in ready]
+            ready = list[Prepared]()
+            for number, one in enumerate(begun, 1):
+                with numbered("prompt", number, len(prompts)):
+                    ready.append(replace(await self._read(one, held), held=True))
+            yield ready
 
     @asynccontextmanager
     async def reading(

@@ -21,6 +21,8 @@ from antiphon.families.quantization.scheme import StoredQuantization
 from antiphon.families.registry import families
 
 PARTS = ("text_config", "vision_config", "encoder", "decoder")  # of config.json: a half each
+# No defaults of transformers' classes: they hold for one vocabulary, and generate() ignores them.
+FIRST_TOKENS = ("decoder_start_token_id", "bos_token_id")
 UNLIMITED_DECODER_LEN, UNLIMITED_ENCODER_LEN = 512, 1024  # where relative positions set no limit
 
 
@@ -241,7 +243,8 @@ def _formats(
 
 
 def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[str, Any]:
-    """Adds what config.json and its PARTS leave out: the defaults of transformers' class."""
+    """Adds what config.json and its PARTS leave out: the defaults of transformers' class, but for
+    FIRST_TOKENS."""
     from transformers import CONFIG_MAPPING
 
     family = families()[architecture]
@@ -251,8 +254,18 @@ def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[s
         full = CONFIG_MAPPING[model_type].from_dict(stated).to_dict()
     except Exception as error:  # missing keys, strict validation: all mean the same to the caller
         raise CheckpointError(f"config.json of {path} is not valid: {error}") from error
-    parts = {name: full[name] for name in PARTS if isinstance(full.get(name), Mapping)}
-    return {**full, **stated, **parts}
+    parts = {
+        name: _without_unstated(full[name], stated.get(name) or {})
+        for name in PARTS
+        if isinstance(full.get(name), Mapping)
+    }
+    return {**_without_unstated(full, stated), **stated, **parts}
+
+
+def _without_unstated(full: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value for name, value in full.items() if name in stated or name not in FIRST_TOKENS
+    }
 
 
 def without_nulls(raw: Mapping[str, Any]) -> dict[str, Any]:

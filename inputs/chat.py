@@ -10,11 +10,16 @@ from antiphon.config.errors import CheckpointError, PromptError, describe
 from antiphon.config.foreign import shown
 from antiphon.inputs.bounded_text import bounded_ids
 from antiphon.inputs.prompts import Prompt, unicode_text
+from antiphon.inputs.taken import Taken
 
 Message = Mapping[str, Any]
 TEXT_TYPES = ("text", "input_text")
-IMAGE_TYPES = ("image", "image_url", "image_pil", "input_image")
-VIDEO_TYPES = ("video", "video_url", "input_video")
+MEDIA_TYPES = {
+    "image": ("image", "image_url", "image_pil", "input_image"),
+    "video": ("video", "video_url", "input_video"),
+    "audio": ("audio", "audio_url", "input_audio"),
+}
+KINDS = {type_: kind for kind, types in MEDIA_TYPES.items() for type_ in types}
 Media = dict[str, list[Any]]  # images and videos of a chat, as `multi_modal_data` has them
 NAME = "a-name-to-look-for"
 OLDER_FILE = "chat_template.json"  # where processors kept their template
@@ -66,20 +71,17 @@ def chat_prompts(messages: Any, options: dict[str, Any]) -> list[Prompt]:
 
 
 class ChatFormat:
-    """Makes prompts of chats. `most_tokens`: of a prompt. `placeholder`: what stands for an image
-    in a prompt; None: messages have no images."""
+    """Makes prompts of chats. `most_tokens`: of a prompt. `taken`: what messages may have."""
 
     def __init__(
         self,
         tokenizer: Any,
         template: str | None,
         most_tokens: int,
-        placeholder: str | None,
-        takes_videos: bool = False,
+        taken: Taken,
     ) -> None:
         self._tokenizer, self._template = tokenizer, template
-        self._placeholder, self._takes_videos = placeholder, takes_videos
-        self._most_tokens = most_tokens
+        self._most_tokens, self._taken = most_tokens, taken
         self._shows_name: dict[str, bool] = {}  # by role
 
     @property
@@ -156,10 +158,12 @@ class ChatFormat:
         except Exception as error:  # whatever a template raises
             raise PromptError(f"the chat template refuses this chat: {describe(error)}") from error
         unicode_text(text)
+        data = {kind: items for kind, items in media.items() if items}
+        for kind in data:
+            self._taken.check_written(kind, text, template)
         ids = bounded_ids(  # the template has special tokens
             self._tokenizer, text, self._most_tokens, add_special_tokens=False
         )
-        data = {kind: items for kind, items in media.items() if items}
         return {"prompt_token_ids": ids, **({"multi_modal_data": data} if data else {})}
 
     def _message(self, message: Message, template: str, media: Media) -> dict[str, Any]:
@@ -176,30 +180,26 @@ class ChatFormat:
             raise PromptError(f"'content' must be a text or a list of parts, not {shown(content)}")
         made = [self._part(part, media) for part in content]
         if self._takes_text(template):
-            lines = [str(part.get("text", self._placeholder)) for part in made]
+            tokens = self._taken.placeholders
+            lines = [part["text"] if "text" in part else tokens[part["type"]] for part in made]
             return {**message, "content": "\n".join(lines)}
         return {**message, "content": made}
 
     def _takes_text(self, template: str) -> bool:
         """Whether `template` has no parts of messages, but text alone."""
-        return self._placeholder is None or "image" not in template
+        return not any(kind in template for kind in self._taken.placeholders)
 
     def _part(self, part: Any, media: Media) -> dict[str, Any]:
         if isinstance(part, str):
             return {"type": "text", "text": part}
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind in TEXT_TYPES and isinstance(part.get("text"), str):
+        type_ = part.get("type") if isinstance(part, Mapping) else None
+        if type_ in TEXT_TYPES and isinstance(part.get("text"), str):
             return {"type": "text", "text": part["text"]}
-        if kind in IMAGE_TYPES:
-            if self._placeholder is None:
-                raise PromptError("this model reads text: it takes no images")
-            media["image"].append(_found(part, "image", "image_pil", "image_url", "url"))
-            return {"type": "image"}
-        if kind in VIDEO_TYPES:
-            if not self._takes_videos:
-                raise PromptError("this model takes no videos")
-            media["video"].append(_found(part, "video", "video_url", "url"))
-            return {"type": "video"}
+        kind = KINDS.get(type_) if isinstance(type_, str) else None
+        if kind is not None:
+            self._taken.check_chat(kind)
+            media[kind].append(_found(part, *MEDIA_TYPES[kind], "url"))
+            return {"type": kind}
         raise PromptError(
             "a part of a message must be {'type': 'text', 'text': ...} or "
             f"{{'type': 'image_url', 'image_url': {{'url': ...}}}}, not {shown(part)}"

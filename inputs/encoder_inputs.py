@@ -48,6 +48,7 @@ class EncoderInputs:
             return begun(media, self._read_image, self._expected_bytes, fetching, subject)
         with foreign_errors_as(PromptError, subject):
             parsed = parse(self._prompt(source), inputs.model.family.input)
+            inputs.taken.check(parsed.encoder)
             make = inputs.reader(parsed)
         return begun(parsed.encoder, make, inputs.expected_bytes, fetching, subject)
 

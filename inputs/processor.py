@@ -21,13 +21,14 @@ from antiphon.inputs.detokenizer import Detokenizer, TextStream
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.attended import AttendedImage
 from antiphon.inputs.images.limits import DEFAULT_LIMITS, ImageLimits
-from antiphon.inputs.images.prompts import ImagePrompts, taken_in_chats
+from antiphon.inputs.images.prompts import ImagePrompts
 from antiphon.inputs.keys import content_key
 from antiphon.inputs.plain_speech import clip_tokens, speech_format
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.prompt_ids import attends, start_id, with_room
 from antiphon.inputs.prompt_texts import PromptTexts
 from antiphon.inputs.prompts import ParsedPrompt, Part, Prompt, parse, with_languages
+from antiphon.inputs.taken import Taken
 from antiphon.inputs.tokenizer import load_tokenizer
 from antiphon.inputs.translation import TranslationFormat, check_languages
 from antiphon.inputs.unread import Unread, begun
@@ -60,6 +61,7 @@ class InputProcessor:
         self.whisper: WhisperFormat | None = None
         self.images: ImagePrompts | None = None
         self.attended_image: AttendedImage | None = None
+        self.taken = Taken.of(model, None, None)
         if model.decoder_half is not None or model.family.input == "text":
             self.tokenizer = load_tokenizer(model.path)
             self.translation = TranslationFormat.of(model, self.tokenizer)
@@ -81,7 +83,8 @@ class InputProcessor:
         )
         template = load_template(model.path, self.tokenizer)
         most = max(model.max_encoder_len, model.max_decoder_len)  # either half may read a chat
-        self.chat = ChatFormat(self.tokenizer, template, most, *taken_in_chats(self.images))
+        self.taken = Taken.of(model, self.images, self.attended_image)
+        self.chat = ChatFormat(self.tokenizer, template, most, self.taken)
         self._detokenizer = Detokenizer(model, self.tokenizer)
 
     # ------------------------------------------------------------------ prompts
@@ -115,6 +118,7 @@ class InputProcessor:
         with foreign_errors_as(PromptError, subject):
             parsed = parse(self.chat.plain(prompt), self.model.family.input)
             parsed = with_languages(parsed, source_language, target_language)
+            self.taken.check(parsed.encoder)
             self._check_languages(parsed)
             make = self._of_media(parsed, params)
         fetching = self.image_limits.fetching
@@ -160,7 +164,7 @@ class InputProcessor:
             text = EncoderInput(self.key("text", ids), "text", len(ids), ids)
             return lambda _: text
         part = parsed.encoder
-        if part.audio is None or part.images or part.videos:
+        if part.audio is None:
             raise PromptError(
                 "this model listens: give 'multi_modal_data': "
                 "{'audio': path, bytes or (samples, rate)}"

@@ -29,8 +29,6 @@ class PromptTexts:
     def of_encoder(self, parsed: ParsedPrompt) -> np.ndarray:
         """int32 [n], for a text encoder. Raises PromptError."""
         part, limit = parsed.encoder, self.model.max_encoder_len
-        if part.media:
-            raise PromptError(f"{self.model.architecture} reads text: it takes no {part.media}")
         if not part.has_tokens:
             raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
         ids = self._encoder_ids(parsed) if part.token_ids is None else list(part.token_ids)

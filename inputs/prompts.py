@@ -73,8 +73,6 @@ def parse(prompt: Prompt, encoder_input: str | None) -> ParsedPrompt:
     part = _part(prompt)
     if encoder_input in ("text", "image_text"):
         return ParsedPrompt(part, Part())
-    if encoder_input is None and part.media:
-        raise PromptError(f"this model has no encoder: it takes no {part.media}")
     media = Part(audio=part.audio, images=part.images, videos=part.videos)
     return ParsedPrompt(media, Part(part.text, part.token_ids))
 

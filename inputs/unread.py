@@ -7,8 +7,15 @@ from typing import Any, Generic, TypeVar
 
 from antiphon.config.errors import ImageError, PromptError, VideoError
 from antiphon.inputs.foreign_errors import foreign_errors_as
-from antiphon.inputs.images.addresses import Content, fetched, is_fetched
+from antiphon.inputs.images.addresses import (
+    Content,
+    data_content,
+    fetched,
+    is_data_uri,
+    is_fetched,
+)
 from antiphon.inputs.images.limits import Fetching
+from antiphon.inputs.numbered import numbered
 from antiphon.inputs.prompts import Part
 
 T = TypeVar("T")
@@ -22,13 +29,24 @@ def begun(
     subject: str,
 ) -> "T | Unread[T]":
     """What `make` makes of a prompt that is checked: at once where it has no media. Raises what
-    `make` does, and PromptError, which names the `subject`, for errors of other libraries."""
+    `make` does, and PromptError, which names the `subject`, for errors of other libraries.
+    VideoError for a data URI of a video that is no base64."""
 
     def read(media: Part) -> T:
         with foreign_errors_as(PromptError, subject):
             return make(media)
 
-    return Unread(media, read, measure, fetching) if media.media else read(media)
+    return Unread(_unpacked(media), read, measure, fetching) if media.media else read(media)
+
+
+def _unpacked(media: Part) -> Part:
+    """With the contents of data URIs of videos, which are measured and read: once, not twice."""
+    videos = list[Any]()
+    for number, source in enumerate(media.videos, 1):
+        with numbered("video", number, len(media.videos)):
+            is_data = isinstance(source, str) and is_data_uri(source)
+            videos.append(data_content(source, "video/mp4", VideoError) if is_data else source)
+    return replace(media, videos=tuple(videos))
 
 
 @dataclass(frozen=True)
@@ -74,12 +92,15 @@ class Unread(Generic[T]):
     def fetched(self, address: str) -> "Unread[T]":
         """With the content in place of `address`. Raises ImageError, for a video VideoError."""
         is_image = any(_is(source, address) for source in self.media.images)
-        try:
-            content = fetched(address, self.fetching)
-        except ImageError as error:
-            if is_image:
-                raise
-            raise VideoError(str(error)) from error
+        kind, of_kind = ("image", self.media.images) if is_image else ("video", self.media.videos)
+        number = next(n for n, source in enumerate(of_kind, 1) if _is(source, address))
+        with numbered(kind, number, len(of_kind)):
+            try:
+                content = fetched(address, self.fetching)
+            except ImageError as error:
+                if is_image:
+                    raise
+                raise VideoError(str(error)) from error
         images, videos = (
             tuple(content if _is(source, address) else source for source in sources)
             for sources in (self.media.images, self.media.videos)

@@ -68,7 +68,7 @@ def make_app(
             if traces is not None:
                 traces.close()
 
-    app = FastAPI(
+    app = Application(
         title="Antiphon",
         version=__version__,
         description="OpenAI's API for encoder/decoder models.",
@@ -91,6 +91,19 @@ def make_app(
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+class Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Without the answers that FastAPI would give to wrong values: here these are 400."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(name, None)
+        return super().openapi()
 
 
 @asynccontextmanager

@@ -90,21 +90,25 @@ def _check_name(model: ServedModel, message: Message, number: int) -> None:
 def _part(model: ServedModel, part: Part, place: str) -> dict[str, Any]:
     _check_part(part, place)
     if part.image_url is not None:
-        if not model.takes_images:
-            raise refused(place, f"{model.name} reads text and takes no images")
+        _check_kind(model, "image", place)
         if not is_address(part.image_url.url):  # never a path: it would be this machine's
             raise refused(place, "send the image itself, as 'data:image/png;base64,...'")
         return {"type": "image_url", "image_url": {"url": part.image_url.url}}
     if part.video_url is not None:
-        images = model.engine.inputs.images
-        if images is None or images.videos is None:
-            raise refused(place, f"{model.name} takes no videos")
+        _check_kind(model, "video", place)
         if not is_address(part.video_url.url):
             raise refused(place, "send the video itself, as 'data:video/mp4;base64,...'")
         return {"type": "video_url", "video_url": {"url": part.video_url.url}}
     if part.input_audio is not None:
-        raise refused(place, f"{model.name} takes no sound")
+        _check_kind(model, "audio", place)
     return {"type": "text", "text": part.text}
+
+
+def _check_kind(model: ServedModel, kind: str, place: str) -> None:
+    """Raises ApiError for a part of a kind that the model does not take."""
+    taken = model.engine.inputs.taken
+    if kind not in taken.kinds:
+        raise refused(place, taken.refusal(kind, model.name))
 
 
 def _check_part(part: Part, place: str) -> None:

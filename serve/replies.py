@@ -19,23 +19,29 @@ class ErrorReply(BaseModel):
     error: ErrorDetail
 
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorReply, "description": description}
-    for status, description in {
-        400: "a field is wrong, unknown, or cannot be honored",
-        401: "no valid API key",
-        404: "no such model",
-        408: "the body did not come",
-        413: "the body is too large",
-        429: "too many requests are open",
-        500: "the request failed",
-        503: "the engine or the server is stopping",
-        504: "the deadline passed",
-    }.items()
+Responses = dict[int | str, dict[str, Any]]
+DESCRIPTIONS = {
+    400: "a field is wrong, unknown, or cannot be honored",
+    401: "no valid API key",
+    404: "no such model",
+    408: "the body did not come",
+    413: "the body is too large",
+    429: "too many requests are open",
+    500: "the request failed",
+    503: "the engine or the server is stopping",
+    504: "the deadline passed",
 }
 
 
-def also(*media_types: str) -> dict[int | str, dict[str, Any]]:
+def errors(*statuses: int) -> Responses:
+    """For the OpenAPI document."""
+    return {one: {"model": ErrorReply, "description": DESCRIPTIONS[one]} for one in statuses}
+
+
+ERRORS = errors(*DESCRIPTIONS)  # of what generates
+
+
+def also(*media_types: str) -> Responses:
     """For the OpenAPI document: what an answer may be, other than JSON."""
     return {200: {"content": {kind: {} for kind in media_types}}}
 

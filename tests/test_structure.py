@@ -7,6 +7,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
 from paths import ROOT
 from source_tree import bound_names, circles, functions, imports, tracked
 
@@ -73,10 +74,13 @@ def check_imports_point_downwards(path: Path) -> None:
             assert knows, f"{file}: {own} knows no torch"
 
 
-def test_nothing_that_runs_on_a_cpu_imports_triton() -> None:
-    """It is installed there for tests alone: kernels are imported where CUDA is."""
+@pytest.mark.parametrize(("package", "backend"), [("triton", "triton"), ("numba", "cpu_paged")])
+def test_compilers_are_imported_where_they_are_used(package: str, backend: str) -> None:
+    """Kernels are imported by what runs them: Triton, which a CPU's machine may lack, where CUDA
+    is, and Numba, which takes a third of a second, for attention on a CPU and times of words."""
     needed = {path: [item for item in imports(path) if not item.late] for path in CODE}
-    users = {path for path, items in needed.items() if any(i.module == "triton" for i in items)}
+    users = {path for path, items in needed.items() if any(i.module == package for i in items)}
+    assert users
     while (
         more := {
             path
@@ -86,8 +90,8 @@ def test_nothing_that_runs_on_a_cpu_imports_triton() -> None:
         - users
     ):
         users |= more
-    of_gpus = {ROOT / "attention" / "backends" / "triton.py"}
-    assert {path for path in users if path.parent.name != "kernels"} == of_gpus
+    own = {ROOT / "attention" / "backends" / f"{backend}.py"}
+    assert {path for path in users if path.parent.name != "kernels"} == own
 
 
 def test_imports_of_this_repository_lead_to_files() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from antiphon.config.errors import ConfigurationError, nearest
+from antiphon.config.errors import ConfigurationError, near
 from antiphon.families.ctranslate2 import CTranslate2Model, is_ctranslate2
 
 # By size, the repositories that faster-whisper's users have in their caches.
@@ -81,7 +81,7 @@ def repository(size_or_id: str) -> str:
     if size_or_id not in MODELS:
         raise ValueError(
             f"Invalid model size '{size_or_id}', expected a folder, a hub id, or one of "
-            f"{', '.join(MODELS)}.{nearest(size_or_id, list(MODELS))}"
+            f"{', '.join(MODELS)}.{near(size_or_id, MODELS)}"
         )
     return MODELS[size_or_id]
 

@@ -69,6 +69,7 @@ class Keywords:
     patience: Any = None
     length_penalty: Any = None
     no_repeat_ngram_size: Any = None
+    max_tokens: Any = None
     compression_ratio_threshold: Any = 2.4
     logprob_threshold: Any = -1.0
     no_speech_threshold: Any = 0.6
@@ -104,8 +105,8 @@ class Keywords:
 
 
 NAMES = [field.name for field in fields(Keywords)]
-# Fields of `SamplingParams` that other tools' transcribe() takes itself.
-OF_SEARCH = ("beam_size", "patience", "length_penalty", "no_repeat_ngram_size")
+# Fields of `SamplingParams` that transcribe() takes itself, as other tools' does.
+OF_SAMPLING = ("beam_size", "patience", "length_penalty", "no_repeat_ngram_size", "max_tokens")
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def check_options(
     keywords = Keywords.of(options)
     in_turn = _in_turn(keywords.mode)
     whisper.check_times(in_turn, keywords.word_timestamps)
-    params = with_search(one_sample(keywords.params), keywords)
+    params = with_keywords(one_sample(keywords.params), keywords)
     code, task = whisper.check(keywords.language, keywords.task)
     if keywords.progress is not None and not callable(keywords.progress):
         raise PromptError(
@@ -272,8 +273,8 @@ def one_sample(params: Any) -> SamplingParams:
     return params
 
 
-def with_search(params: SamplingParams, keywords: Keywords) -> SamplingParams:
-    """`params` with what the call itself says of beams. Raises SamplingError."""
-    named = {name: getattr(keywords, name) for name in OF_SEARCH}
+def with_keywords(params: SamplingParams, keywords: Keywords) -> SamplingParams:
+    """`params` with what the call itself says of beams and tokens. Raises SamplingError."""
+    named = {name: getattr(keywords, name) for name in OF_SAMPLING}
     changes = {name: value for name, value in named.items() if value is not None}
     return replace(params, **changes) if changes else params

@@ -42,9 +42,9 @@ def content_of(
 ) -> Content | None:
     """What is behind a data URI or an address; None for a path. `example`: the type that a data URI
     has. Raises `error`, and ImageError for what can't be fetched."""
+    if is_data_uri(text):
+        return data_content(text, example, error)
     begin = text[:LONGEST_SCHEME].lower()
-    if begin.startswith("data:"):
-        return Content(_decoded(text, example, error), "the data URI")
     if begin.startswith("file://"):
         raise error("file:// addresses are not read: give the path")
     if "://" in begin:
@@ -52,13 +52,17 @@ def content_of(
     return None
 
 
-def _decoded(uri: str, example: str, error: type[ImageError | VideoError]) -> bytes:
-    """What a data URI holds."""
+def is_data_uri(text: str) -> bool:
+    return text[: len(SCHEMES[0])].lower() == SCHEMES[0]
+
+
+def data_content(uri: str, example: str, error: type[ImageError | VideoError]) -> Content:
+    """What a data URI holds. Raises `error`."""
     head, comma, content = uri.partition(",")
     if not comma or not head.lower().endswith(";base64"):
         kind = "an image" if error is ImageError else "a video"
         raise error(f"a data URI of {kind} is 'data:{example};base64,...', not {head[:60]!r}")
     try:
-        return base64.b64decode(content, validate=True)
+        return Content(base64.b64decode(content, validate=True), "the data URI")
     except ValueError as wrong:  # of binascii, and for what is no ASCII
         raise error(f"the data URI is no base64: {wrong}") from None

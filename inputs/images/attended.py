@@ -44,13 +44,11 @@ class AttendedImage:
         return cls(processor, questions, model.max_encoder_len)
 
     def check(self, part: Part) -> None:
-        """Raises PromptError for another number of images than one, other media, or a text that is
-        not read."""
-        if part.media != "images" or len(part.images) != 1 or part.videos:
-            content = f"{len(part.images)} images" if part.media in ("images", "") else part.media
+        """Raises PromptError for another number of images than one, or a text that is not read."""
+        if len(part.images) != 1:
             raise PromptError(
-                "this model reads one image in each prompt: give 'multi_modal_data': "
-                f"{{'image': a PIL image, an array, a path or bytes}}, not {content}"
+                "this model reads one image in each prompt: give 'multi_modal_data': {'image': a "
+                f"PIL image, an array, a path or bytes}}, not {len(part.images)} images"
             )
         if self.questions is None and part.has_tokens:
             raise PromptError(

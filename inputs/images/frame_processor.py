@@ -15,6 +15,7 @@ from antiphon.families.image_halves import ImageShape, VitHalf
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
 from antiphon.inputs.images.pixels import Pixels
+from antiphon.inputs.images.resizing import Size
 from antiphon.inputs.images.video_processor import (
     UNUSABLE,
     check_tokens,
@@ -57,10 +58,9 @@ class FrameProcessor(NamedTuple):
         on. Raises VideoError for one that cannot be read, or that the model can't take."""
         from PIL import Image  # not above: commands without images need no Pillow
 
-        video = read_video(source, self.sampling, self.fetching)
-        shape = ImageShape((len(video.frames), self.half.channels, *self.half.image_size))
+        video = read_video(source, self.sampling, self.fetching, self._check)
+        shape = self._shape(len(video.frames))
         count = self.half.rows(shape)
-        check_tokens(video, count, self.half)
         with foreign_errors_as(VideoError, video.shown):
             size = self.half.image_size[::-1]
             tiles = [frame.resize(size, Image.Resampling.BICUBIC) for frame in video.frames]
@@ -72,6 +72,13 @@ class FrameProcessor(NamedTuple):
         return EncoderInput(
             content_key(self.salt, "image", packed), "image", count, packed, position
         )
+
+    def _check(self, frames: int, size: Size) -> None:
+        """Raises VideoError for more tokens than the encoder takes."""
+        check_tokens(frames, size, self.half.rows(self._shape(frames)), self.half)
+
+    def _shape(self, frames: int) -> ImageShape:
+        return ImageShape((frames, self.half.channels, *self.half.image_size))
 
     def expected_bytes(self, source: VideoInput) -> int:
         """As `ImageProcessor.expected_bytes`, of a video."""

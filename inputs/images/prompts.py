@@ -17,6 +17,7 @@ from antiphon.inputs.images.limits import Fetching, ImageLimits
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.images.video_processor import VideoProcessor
+from antiphon.inputs.numbered import numbered
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.inputs.prompt_ids import attends
 from antiphon.inputs.prompts import Part
@@ -101,12 +102,7 @@ class ImagePrompts:
         return frames, rows // merge, columns // merge, 1.0
 
     def check(self, part: Part) -> None:
-        """Raises PromptError for what the model does not read, and for another number of images or
-        videos than the limit allows."""
-        if part.audio is not None:
-            raise PromptError("this model reads images and text, and no audio")
-        if part.videos and self.videos is None:
-            raise PromptError("this model reads images and text, and no videos")
+        """Raises PromptError for another number of images or videos than the limit allows."""
         for kind, media in (("images", part.images), ("videos", part.videos)):
             if len(media) > self.limit:
                 raise PromptError(
@@ -131,18 +127,21 @@ class ImagePrompts:
     def place(self, ids: Sequence[int], part: Part) -> tuple[list[int], tuple[EncoderInput, ...]]:
         """A prompt's token ids, which are checked, with room for the images and videos of `part`,
         and these with their places. Raises ImageError and VideoError for one that cannot be
-        read."""
-        images, videos = iter(part.images), iter(part.videos)
+        read, by its number."""
+        images, videos = enumerate(part.images, 1), enumerate(part.videos, 1)
         before, behind = self.wraps
         placed: list[int] = []
         inputs: list[EncoderInput] = []
         for id_ in ids:
             if id_ == self.placeholder_id:
-                alone = len(part.images) == 1
-                made = self._image(next(images), len(placed) + len(before), alone)
+                number, image = next(images)
+                with numbered("image", number, count := len(part.images)):
+                    made = self._image(image, len(placed) + len(before), count == 1)
             elif id_ == self.video_id and self.videos is not None:
-                made = self.videos.encoder_input(next(videos), len(placed))
-                self._check_reach(made, len(placed))
+                number, video = next(videos)
+                with numbered("video", number, len(part.videos)):
+                    made = self.videos.encoder_input(video, len(placed))
+                    self._check_reach(made, len(placed))
             else:
                 placed.append(id_)
                 continue
@@ -194,13 +193,6 @@ def _videos(
     if isinstance(half, VitHalf) and half.tiles is not None and half.tiles.frame_side:
         return FrameProcessor.of(model.path, half, image_processor, fetching)
     return None
-
-
-def taken_in_chats(prompts: ImagePrompts | None) -> tuple[str | None, bool]:
-    """The placeholder of an image in chats, and whether they may have videos, too."""
-    if prompts is None:
-        return None, False
-    return prompts.placeholder, prompts.videos is not None
 
 
 def _image_id(model: ModelConfig, tokenizer: Any) -> int:

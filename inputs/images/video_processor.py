@@ -9,6 +9,7 @@ of the two libraries alone.
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -25,10 +26,10 @@ from antiphon.inputs.images.rendering import CHANNELS as COLORS
 from antiphon.inputs.images.resizing import Size
 from antiphon.inputs.images.videos import (
     FrameSampling,
-    Video,
     VideoInput,
     expected_bytes,
     read_video,
+    shown,
 )
 from antiphon.inputs.keys import content_key
 from antiphon.inputs.prepared import EncoderInput
@@ -82,7 +83,7 @@ class VideoProcessor(NamedTuple):
     def encoder_input(self, source: VideoInput, position: int) -> EncoderInput:
         """A video in any form, ready for the encoder; its rows stand in the prompt from `position`
         on. Raises VideoError for one that cannot be read, or that the model can't take."""
-        video = read_video(source, self.sampling, self.fetching)
+        video = read_video(source, self.sampling, self.fetching, self._check)
         with foreign_errors_as(VideoError, video.shown):
             made = self.image_processor(images=video.frames, size=self.size, return_tensors="np")
             _, rows, columns = (int(number) for number in made["image_grid_thw"][0])
@@ -90,7 +91,7 @@ class VideoProcessor(NamedTuple):
             groups = self._grouped(values.reshape(len(video.frames), rows * columns, -1))
             shape = ImageShape((len(groups), rows, columns, groups.shape[-1]))
             count = self.half.rows(shape)
-        check_tokens(video, count, self.half)
+        check_tokens(len(video.frames), video.size, count, self.half)
         packed = Pixels(shape, groups.reshape(shape.pixels)).packed()
         step = 1.0
         if self.tokens_per_second is not None:
@@ -100,6 +101,23 @@ class VideoProcessor(NamedTuple):
         return EncoderInput(
             content_key(self.salt, "image", packed), "image", count, packed, position, grid
         )
+
+    def _check(self, frames: int, size: Size) -> None:
+        """Raises VideoError for more tokens than the encoder takes."""
+        check_tokens(frames, size, self.half.rows(self._shape(frames, size)), self.half)
+
+    def _shape(self, frames: int, size: Size) -> ImageShape:
+        """What becomes of so many frames of a size."""
+        half, resized = self.half, import_module(type(self.image_processor).__module__).smart_resize
+        height, width = resized(
+            *size,
+            factor=half.patch_size * half.projector.merge,
+            min_pixels=self.size["shortest_edge"],
+            max_pixels=self.size["longest_edge"],
+        )
+        groups, patch = -(-frames // half.frames), half.patch_size
+        features = COLORS * half.frames * patch**2
+        return ImageShape((groups, height // patch, width // patch, features))
 
     def expected_bytes(self, source: VideoInput) -> int:
         """As `ImageProcessor.expected_bytes`, of a video."""
@@ -137,12 +155,12 @@ def stated(settings: Mapping[str, Any], sampling: FrameSampling) -> FrameSamplin
     return replace(sampling, **{name: value for name, value in values.items() if value is not None})
 
 
-def check_tokens(video: Video, count: int, half: ImageHalf) -> None:
-    """Raises VideoError for a video of more tokens than the encoder takes."""
+def check_tokens(frames: int, size: Size, count: int, half: ImageHalf) -> None:
+    """Raises VideoError for a video that becomes `count` tokens, more than the encoder takes."""
     if count > half.max_positions:
         raise VideoError(
-            f"{video.shown} becomes {count} tokens, over the encoder's {half.max_positions}: give "
-            "fewer frames or smaller ones"
+            f"{shown(frames, size)} becomes {count} tokens, over the encoder's "
+            f"{half.max_positions}: give fewer frames or smaller ones"
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from antiphon.config.errors import ImageError, VideoError
 from antiphon.families.image_halves import ImageHalf
 from antiphon.inputs.foreign_errors import foreign_errors_as
-from antiphon.inputs.images.addresses import Content, content_of, is_address, is_fetched
+from antiphon.inputs.images.addresses import Content, content_of, is_fetched
 from antiphon.inputs.images.forms import read_image
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
 from antiphon.inputs.images.pixels import FLOAT
@@ -21,6 +21,7 @@ from antiphon.inputs.images.rendering import CHANNELS as COLORS
 from antiphon.inputs.images.resizing import Size
 from antiphon.inputs.images.sizes import decoded_bytes, most_bytes, size_of
 from antiphon.inputs.media_files import kept_place, open_media
+from antiphon.inputs.numbered import numbered
 
 # Frames as an array [frames, height, width, 3] or a list of images, alone or with their rate as
 # (frames, {"fps": ...}) or {"frames": ..., "fps": ...}; a file as a path, bytes, an open file, a
@@ -29,6 +30,7 @@ VideoInput = Any
 
 MAX_VIDEO_PIXELS = 400_000_000  # of all frames that are read: 1.2 GB as 8-bit colors
 MAX_VIDEO_FRAMES = 100_000  # of a file, which is decoded up to the last frame that is read
+LONGEST_NAME = 200  # characters of a path that are told
 UNKNOWN_FPS = 24.0  # of frames whose rate nobody says, as transformers has it
 
 
@@ -69,50 +71,58 @@ class Video:
     fps: float
 
     @property
+    def size(self) -> Size:
+        return _size(self.frames[0])
+
+    @property
     def shown(self) -> str:
-        width, height = self.frames[0].size
-        return f"a video of {len(self.frames)} frames of {width} x {height} pixels"
+        return shown(len(self.frames), self.size)
+
+
+def shown(frames: int, size: Size) -> str:
+    return f"a video of {frames} frames of {size[1]} x {size[0]} pixels"
+
+
+# Raises VideoError for so many frames of a size, of which none is decoded yet.
+Check = Callable[[int, Size], None]
 
 
 def read_video(
-    source: VideoInput, sampling: FrameSampling, fetching: Fetching = NOTHING_FETCHED
+    source: VideoInput,
+    sampling: FrameSampling,
+    fetching: Fetching = NOTHING_FETCHED,
+    check: Check = lambda frames, size: None,
 ) -> Video:
     """The frames of a video in any form that are read. All of those that are given as such. Raises
-    VideoError, whatever `source` is."""
+    VideoError, whatever `source` is; for what is over a limit before its frames are decoded."""
     with foreign_errors_as(VideoError, f"a video of type {type(source).__name__}"):
         try:
-            return _read(source, sampling, fetching)
+            return _read(source, sampling, fetching, check)
         except ImageError as error:  # of a frame, or of an address
             raise VideoError(str(error)) from error
 
 
-def _read(source: VideoInput, sampling: FrameSampling, fetching: Fetching) -> Video:
+def _read(source: VideoInput, sampling: FrameSampling, fetching: Fetching, check: Check) -> Video:
     if isinstance(source, str):
-        return _read_text(source, sampling, fetching)
+        content = content_of(source, fetching, "video/mp4", VideoError)
+        source = Path(source).expanduser() if content is None else content
     if isinstance(source, Content):
-        return _decoded(io.BytesIO(source.content), source.name, sampling)
+        return _decoded(io.BytesIO(source.content), source.name, sampling, check)
     if isinstance(source, os.PathLike):
-        return _decoded(str(Path(source)), str(source), sampling)
+        return _decoded(str(Path(source)), str(source)[:LONGEST_NAME], sampling, check)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decoded(io.BytesIO(bytes(source)), f"{len(source)} bytes", sampling)
+        name = f"{len(source)} bytes"
+        return _decoded(io.BytesIO(bytes(source)), name, sampling, check)
     if isinstance(source, Mapping):
-        fps = source.get("fps")
-        return _given(source.get("frames"), sampling, fps)
+        return _given(source.get("frames"), sampling, source.get("fps"), check)
     if isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], Mapping):
-        return _given(source[0], sampling, source[1].get("fps"))
+        return _given(source[0], sampling, source[1].get("fps"), check)
     if callable(getattr(source, "read", None)):
-        return _decoded(source, "the open file", sampling)
-    return _given(source, sampling, None)
+        return _decoded(source, "the open file", sampling, check)
+    return _given(source, sampling, None, check)
 
 
-def _read_text(text: str, sampling: FrameSampling, fetching: Fetching) -> Video:
-    if (content := content_of(text, fetching, "video/mp4", VideoError)) is not None:
-        return _read(content, sampling, fetching)
-    path = Path(text).expanduser()
-    return _decoded(str(path), text[:200], sampling)
-
-
-def _given(frames: Any, sampling: FrameSampling, fps: Any) -> Video:
+def _given(frames: Any, sampling: FrameSampling, fps: Any, check: Check) -> Video:
     """Of an array or a sequence of frames."""
     shape = getattr(frames, "shape", None)
     if shape is None and not isinstance(frames, Sequence):
@@ -130,13 +140,22 @@ def _given(frames: Any, sampling: FrameSampling, fps: Any) -> Video:
     rate = UNKNOWN_FPS if fps is None else float(fps)
     if not 0 < rate < math.inf:
         raise VideoError(f"fps={fps}: a video has more than 0 frames a second")
-    if shape is not None:
-        _check_pixels(len(frames), math.prod(shape[1:3]), "the video")
-    images = [read_image(frame) for frame in frames]
-    if len({image.size for image in images}) > 1:
-        raise VideoError("frames of different sizes: all of a video have one")
-    _check_pixels(len(images), math.prod(images[0].size), "the video")
+    images = list[Any]()
+    for number, frame in enumerate(frames, 1):
+        with numbered("frame", number, len(frames)):
+            image = read_image(frame)
+        if not images:  # the others have its size
+            _check_pixels(len(frames), math.prod(image.size), "the video")
+            check(len(frames), _size(image))
+        elif image.size != images[0].size:
+            raise VideoError("frames of different sizes: all of a video have one")
+        images.append(image)
     return Video(images, rate)
+
+
+def _size(image: Any) -> Size:
+    """Of PIL's image."""
+    return image.height, image.width
 
 
 def expected_bytes(
@@ -158,8 +177,6 @@ def measured(source: VideoInput, sampling: FrameSampling) -> tuple[int, Size] | 
     can't be known before it is read. May raise anything for what is no video."""
     if is_fetched(source):
         return None
-    if isinstance(source, str) and is_address(source):
-        source = content_of(source, NOTHING_FETCHED, "video/mp4", VideoError)
     if isinstance(source, (str, os.PathLike)):
         return _of_file(str(Path(source).expanduser()), sampling)
     if isinstance(source, Content):
@@ -207,7 +224,7 @@ def _check_pixels(frames: int, pixels: int, name: str) -> None:
         )
 
 
-def _decoded(file: Any, name: str, sampling: FrameSampling) -> Video:
+def _decoded(file: Any, name: str, sampling: FrameSampling, check: Check) -> Video:
     import av
 
     try:
@@ -223,8 +240,9 @@ def _decoded(file: Any, name: str, sampling: FrameSampling) -> Video:
                 )
             indices = sampling.indices(total, rate)
             _check_pixels(len(indices), stream.width * stream.height, name)
+            check(len(indices), (stream.height, stream.width))
             stream.thread_type = "AUTO"
-            frames = _frames(container, set(indices.tolist()))
+            frames = _frames(container, set(indices.tolist()), name)
     except (av.FFmpegError, OSError) as error:
         reason = error.strerror or str(error)
         raise VideoError(f"{name}: not readable as a video ({reason})") from error
@@ -240,11 +258,12 @@ def _count(container: Any) -> int:
     return total
 
 
-def _frames(container: Any, wanted: set[int]) -> list[Any]:
+def _frames(container: Any, wanted: set[int], name: str) -> list[Any]:
     """Those of these numbers, as far as the file is whole."""
     last, frames = max(wanted), list[Any]()
     for number, frame in enumerate(container.decode(video=0)):
         if number in wanted:
+            _check_pixels(len(wanted), frame.width * frame.height, name)  # it may have grown
             frames.append(frame.to_image())
         if number == last:
             break

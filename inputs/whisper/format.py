@@ -20,6 +20,7 @@ from antiphon.inputs.whisper.tokens import (
     language_ids,
     no_speech_id,
     non_speech_ids,
+    special_id,
     task_ids,
     timestamp_ids,
 )
@@ -50,7 +51,8 @@ class WhisperFormat:
     `no_speech_id`: the token whose probability behind the start token says that there is no speech.
     `suppressed`: what the checkpoint never generates. `positions`: of its decoder.
 
-    Raises CheckpointError for a checkpoint without the tokens that every Whisper has.
+    Raises CheckpointError for a checkpoint without the tokens that every Whisper has, and for
+    settings that its tokenizer contradicts.
     """
 
     prompt_is_free: ClassVar[bool] = True  # max_length does not count it
@@ -63,11 +65,9 @@ class WhisperFormat:
             model.token_id("decoder_start_token_id"), "decoder_start_token_id"
         )
         self.end_id = _required(model.token_id("eos_token_id"), "eos_token_id")
-        stated = settings.get("no_timestamps_token_id")
-        self.no_timestamps_id = _required(
-            vocabulary.get("<|notimestamps|>") if stated is None else stated,
-            "no_timestamps_token_id",
-        )
+        name = "no_timestamps_token_id"
+        stated = special_id(settings, name, "<|notimestamps|>", vocabulary)
+        self.no_timestamps_id = _required(stated, name)
         assert model.encoder is not None
         last_tick = model.encoder.max_positions
         assert last_tick is not None, "Whisper's encoder has a window"
@@ -81,8 +81,8 @@ class WhisperFormat:
         )
         self.default_language, self.default_task = self._defaults(settings, forced)
         self.max_initial: int | None = settings.get("max_initial_timestamp_index")
-        stated = settings.get("prev_sot_token_id")
-        self.previous_id: int | None = stated or vocabulary.get("<|startofprev|>")
+        name = "prev_sot_token_id"
+        self.previous_id = special_id(settings, name, "<|startofprev|>", vocabulary)
         self.no_speech_id: int | None = no_speech_id(vocabulary, self.no_timestamps_id)
         self._start_of_lm_id: int | None = vocabulary.get("<|startoflm|>")
 

@@ -1,6 +1,7 @@
 """Which tokens of a Whisper checkpoint are languages, tasks and timestamps.
 
-The generation config says it; where it does not, the tokenizer does.
+The tokenizer says it. The generation config may name some of them; what it says of one must be what
+the tokenizer says, or text would be in another language without anyone noticing.
 """
 
 import json
@@ -18,6 +19,8 @@ Settings = Mapping[str, Any]
 SECONDS_PER_TICK = 0.02
 TIMESTAMP = re.compile(r"<\|\d+\.\d+\|>")
 TASKS = ("transcribe", "translate")
+# Codes of languages have two or three letters, and subtags (zh-TW): a task or a mark has more.
+LANGUAGE = re.compile(r"<\|[a-z]{2,3}([-_]\w+)*\|>")
 # The id of <|endoftext|> in GPT-2's vocabulary, which OpenAI's English-only models have.
 _END_OF_ENGLISH = 50256
 MARKS = (
@@ -70,20 +73,38 @@ def added_tokens(folder: Path) -> dict[str, int]:
 
 
 def language_ids(settings: Settings, vocabulary: Vocabulary) -> dict[str, int]:
-    """Ids of language tokens by code: the generation config's lang_to_id, else the tokens <|xx|>
-    where xx is the code of a Whisper language."""
-    stated = _named_ids(settings, "lang_to_id")
-    if stated:
-        return {token.strip("<|>"): id_ for token, id_ in stated.items()}
-    return {code: vocabulary[token] for code in NAMES if (token := f"<|{code}|>") in vocabulary}
+    """Ids of language tokens by code: those that the generation config's lang_to_id names, else the
+    tokens <|xx|> where xx is the code of a Whisper language.
+
+    Raises CheckpointError for a table that the tokenizer contradicts.
+    """
+    stated = _named_ids(settings, "lang_to_id", vocabulary)
+    if wrong := [token for token in stated if not LANGUAGE.fullmatch(token)]:
+        raise CheckpointError(f"lang_to_id of the generation config has {wrong[0]}, no language")
+    return _without_marks(stated) or {
+        code: vocabulary[token] for code in NAMES if (token := f"<|{code}|>") in vocabulary
+    }
 
 
 def task_ids(settings: Settings, vocabulary: Vocabulary) -> dict[str, int]:
-    """Ids of task tokens by name: the generation config's task_to_id, else the tokenizer's."""
-    stated = _named_ids(settings, "task_to_id")
-    return stated or {
+    """Ids of task tokens by name: those that the generation config's task_to_id names, else the
+    tokenizer's. Raises as `language_ids`."""
+    return _without_marks(_named_ids(settings, "task_to_id", vocabulary)) or {
         task: vocabulary[token] for task in TASKS if (token := f"<|{task}|>") in vocabulary
     }
+
+
+def special_id(settings: Settings, name: str, token: str, vocabulary: Vocabulary) -> int | None:
+    """The id of `token`, which the setting `name` may state. None where the checkpoint has none.
+    Raises CheckpointError where the tokenizer contradicts the setting."""
+    stated, known = settings.get(name), vocabulary.get(token)
+    if stated is None:
+        return known
+    if known is not None:
+        _check_id(name, token, stated, vocabulary)
+    if not isinstance(stated, int):
+        raise CheckpointError(f"{name} of the generation config must be a token id: {stated!r:.60}")
+    return stated
 
 
 def is_multilingual(
@@ -163,10 +184,28 @@ def forced_ids(settings: Settings, config: Settings) -> dict[int, int | None]:
         ) from None
 
 
-def _named_ids(settings: Settings, name: str) -> dict[str, int]:
+def _named_ids(settings: Settings, name: str, vocabulary: Vocabulary) -> dict[str, int]:
+    """Ids by token. Raises CheckpointError."""
     stated = settings.get(name) or {}
     if not isinstance(stated, Mapping) or not all(isinstance(id_, int) for id_ in stated.values()):
         raise CheckpointError(
             f"{name} of the generation config must map names to token ids, not {stated!r}"
         )
-    return {str(token): id_ for token, id_ in stated.items()}
+    ids = {f"<|{str(token).strip('<|>')}|>": id_ for token, id_ in stated.items()}
+    for token, id_ in ids.items():
+        _check_id(name, token, id_, vocabulary)
+    return ids
+
+
+def _check_id(name: str, token: str, id_: Any, vocabulary: Vocabulary) -> None:
+    """Raises CheckpointError where the tokenizer gives `token` another id, or none."""
+    if (known := vocabulary.get(token)) != id_:
+        has = "has no such token" if known is None else f"gives it id {known}"
+        raise CheckpointError(
+            f"{name} of the generation config says that {token} is token {id_}; the tokenizer "
+            f"{has}: correct {name} or leave it out"
+        )
+
+
+def _without_marks(ids: Mapping[str, int]) -> dict[str, int]:
+    return {token.strip("<|>"): id_ for token, id_ in ids.items()}

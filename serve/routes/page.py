@@ -11,10 +11,10 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
 
 from antiphon.serve.load import load_of
-from antiphon.serve.replies import ERRORS
+from antiphon.serve.replies import errors
 from antiphon.serve.service import Service, service_of
 
-router = APIRouter(responses=ERRORS)
+router = APIRouter(responses=errors(401, 413, 500, 503))
 
 
 @cache

@@ -11,13 +11,14 @@ from antiphon.inputs.prompts import unicode_text
 from antiphon.serve.errors import ApiError, as_api_error
 from antiphon.serve.load import note_workers
 from antiphon.serve.metrics import CONTENT_TYPE
-from antiphon.serve.replies import ERRORS, also
+from antiphon.serve.replies import also, errors
 from antiphon.serve.schemas.text import TokenizeBody
 from antiphon.serve.service import ServedModel, Service, service_of
 
 MOST_CHARACTERS = 1 << 18  # of a text for /tokenize; some seconds of a core
 
-router = APIRouter(responses=ERRORS)
+router = APIRouter(responses=errors(413, 500, 503))
+KEYED = errors(401)
 Shared = Annotated[Service, Depends(service_of)]
 
 
@@ -37,18 +38,18 @@ def _entry(model: ServedModel) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=KEYED)
 async def models(service: Shared) -> dict[str, Any]:
     """The models that this server has."""
     return {"object": "list", "data": [_entry(model) for model in service.models.values()]}
 
 
-@router.get("/v1/models/{name:path}")
+@router.get("/v1/models/{name:path}", responses=errors(401, 404))
 async def model(name: str, service: Shared) -> dict[str, Any]:
     return _entry(service.model(name))
 
 
-@router.post("/tokenize")
+@router.post("/tokenize", responses=errors(400, 401, 404, 408, 429))
 async def tokenize(body: TokenizeBody, service: Shared) -> dict[str, Any]:
     """The token ids of a text, as the encoder gets them: of up to 262,144 characters, and more for
     a model of long prompts, 16 for each token that it reads."""
@@ -106,7 +107,7 @@ def _check_engines(service: Service) -> None:
             raise answer from None
 
 
-@router.get("/metrics", response_class=Response, responses=also("text/plain"))
+@router.get("/metrics", response_class=Response, responses=KEYED | also("text/plain"))
 async def metrics(service: Shared) -> Response:
     """Counters in Prometheus' format."""
     await note_workers(service)

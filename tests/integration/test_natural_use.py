@@ -17,7 +17,9 @@ from antiphon import Engine, SamplingParams
 from antiphon.actors import ray_address
 from antiphon.config.errors import AudioError, ConfigurationError, PromptError, SamplingError
 from antiphon.config.options import ModelOptions
+from antiphon.engine.outputs import Transcription
 from antiphon.families.checkpoint import ModelConfig, architecture_of
+from antiphon.inputs.audio.forms import read_sound
 from antiphon.inputs.calls.options import all_prompts, check_recordings
 from antiphon.inputs.calls.transcription import NAMES
 from antiphon.inputs.prompts import token_ids
@@ -131,6 +133,21 @@ def test_parameters_by_the_name_that_vllm_has(t5: Engine, whisper: Engine) -> No
         whisper.transcribe(CALL, params=one, sampling_params=one)
     with pytest.raises(SamplingError, match="give one of them"):
         list(t5.stream(NUMBERS, one, sampling_params=one))
+
+
+def test_every_transcription_takes_the_tokens_of_a_window(whisper: Engine) -> None:
+    options: dict[str, Any] = {"language": "en", "timestamps": False, "max_tokens": 1}
+    sound = read_sound(CALL, 16_000).samples
+    twice = np.concatenate([sound, np.zeros(8 * 16_000 - len(sound), np.float32), sound])
+    (of_all,) = whisper.transcribe_all([CALL], **options)
+    *_, streamed = whisper.stream_segments(CALL, **options)
+    for result in (whisper.transcribe(CALL, **options), of_all, streamed):
+        assert isinstance(result, Transcription)
+        assert result.text == "call"
+    assert whisper.transcribe(twice, **options, mode="sequential").text == "call call"
+    for wrong in (0, 1.5, "many"):
+        with pytest.raises(SamplingError, match="max_tokens"):
+            whisper.transcribe(CALL, max_tokens=wrong)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -99,7 +99,10 @@ def test_models_say_what_they_take(client: openai.OpenAI) -> None:
         (part(data_uri(Image.new("1", (9000, 9000)))), "pixels are over the limit"),
         (part(data_uri(picture(1)), detail="high"), "detail"),
         ({"type": "image_url"}, "has no 'image_url'"),
-        ({"type": "input_audio", "input_audio": {"data": "AA=="}}, "takes no sound"),
+        (
+            {"type": "input_audio", "input_audio": {"data": "AA=="}},
+            "sees takes no audio: it takes text",
+        ),
     ],
 )
 def test_images_that_cannot_be_had(client: openai.OpenAI, image: dict, message: str) -> None:

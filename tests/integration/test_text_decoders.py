@@ -114,7 +114,7 @@ LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompt": None}, "the prompt is empty"),
     ({"encoder_prompt": "w7"}, "has no encoder: give 'prompt'"),
-    ({"prompt": "w7", "multi_modal_data": {"audio": "x.wav"}}, "no encoder: it takes no audio"),
+    ({"prompt": "w7", "multi_modal_data": {"audio": "x.wav"}}, "takes no audio: it takes text"),
     ({"prompt_token_ids": [5] * 300}, "300 tokens leaves no room within 256"),
 ]
 

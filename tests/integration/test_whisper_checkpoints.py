@@ -1,6 +1,7 @@
 """Whisper checkpoints with added tokens and old settings: which tokens are times and languages."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -224,6 +225,44 @@ def test_defaults_of_language_and_task(
 def test_broken_settings_are_named(settings: dict[str, Any], make: Make) -> None:
     with pytest.raises(CheckpointError, match=next(iter(settings))):
         make(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lang_to_id": {"<|en|>": ENGLISH, "<|de|>": 7}}, "<|de|> is token 7; {gives} 523"),
+        ({"lang_to_id": {"<|de|>": ENGLISH}}, "<|de|> is token 522; {gives} 523"),
+        ({"lang_to_id": {"<|fr|>": GERMAN}}, "<|fr|> is token 523; {lacks}"),
+        ({"lang_to_id": {"<|fr|>": -1}}, "<|fr|> is token -1; {lacks}"),
+        ({"lang_to_id": {"<|translate|>": TRANSLATE}}, "has <|translate|>, no language"),
+        ({"task_to_id": {"translate": TRANSCRIBE}}, "<|translate|> is token 525; {gives} 524"),
+        ({"task_to_id": {"summarize": 7}}, "<|summarize|> is token 7; {lacks}"),
+        ({"no_timestamps_token_id": ZERO}, "<|notimestamps|> is token 530; {gives} 529"),
+        ({"prev_sot_token_id": 3}, "<|startofprev|> is token 3; {gives} 527"),
+    ],
+    ids=str,
+)
+def test_settings_that_contradict_the_tokenizer_are_refused(
+    settings: dict[str, Any], message: str, make: Make
+) -> None:
+    says = {"gives": "the tokenizer gives it id", "lacks": "the tokenizer has no such token"}
+    with pytest.raises(CheckpointError, match=re.escape(message.format(**says))) as caught:
+        make(**settings)
+    assert next(iter(settings)) in str(caught.value)
+
+
+def test_a_setting_for_a_token_that_the_tokenizer_lacks(make: Make) -> None:
+    lacking: Callable[[str], bool] = lambda token: token == "<|startofprev|>"
+    assert make(prev_sot_token_id=7, removed=lacking).previous_id == 7
+    with pytest.raises(CheckpointError, match=r"prev_sot_token_id .* must be a token id: 'x'"):
+        make(prev_sot_token_id="x", removed=lacking)
+
+
+def test_a_table_of_some_languages_or_of_own_ones_is_believed(make: Make) -> None:
+    assert make(lang_to_id={"<|de|>": GERMAN}).languages == {"de": GERMAN}
+    assert make(lang_to_id={"de": GERMAN}).languages == {"de": GERMAN}
+    own = make(lang_to_id={"<|gsw-BE|>": 3}, added={"<|gsw-BE|>": 3})
+    assert own.languages == {"gsw-BE": 3}
 
 
 RULES = TimestampRules(first_id=20, no_timestamps_id=19, end_id=18, max_initial=3, last_id=26)

@@ -1,14 +1,21 @@
 """Where checkpoints are: names as people write them, and which files of the hub are fetched."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from antiphon.config.errors import CheckpointError
 from antiphon.config.locate import SIZES, locate
@@ -35,6 +42,13 @@ class Hub:
         self.asked.append(model)
         self.patterns = allow_patterns
         return str(self.folder)
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def call(*_: Any, **__: Any) -> None:
+        raise error
+
+    return call
 
 
 @pytest.fixture
@@ -171,9 +185,7 @@ def test_repositories_without_a_checkpoint_are_not_fetched(
 
 
 def test_offline_what_is_in_the_cache_is_taken(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: Any, **__: Any) -> None:
-        raise OfflineModeIsEnabled("offline")
-
+    offline = raising(OfflineModeIsEnabled("offline"))
     monkeypatch.setattr(huggingface_hub, "model_info", offline)
     locate("acme/model", None)
     assert {"*.json", "model.safetensors", "pytorch_model.bin", "pytorch_model-*-of-*.bin"} <= set(
@@ -192,11 +204,72 @@ def test_offline_what_is_in_the_cache_is_taken(hub: Hub, monkeypatch: pytest.Mon
 def test_what_cannot_be_fetched(
     name: str, hint: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any, **__: Any) -> str:
-        raise ValueError("404 Client Error\nmore lines")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    error = ValueError("404 Client Error\nmore lines")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(error))
     with pytest.raises(CheckpointError, match=hint) as caught:
         locate(name, None)
     assert "404 Client Error" in str(caught.value)
     assert "more lines" not in str(caught.value)
+
+
+def not_found(kind: type[Exception]) -> Exception:
+    response = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co/x"))
+    return kind("404 Client Error (Request ID: x)", response=response)  # type: ignore[call-arg]
+
+
+OFFLINE = LocalEntryNotFoundError("Cannot find an appropriate cached snapshot folder")
+UNREACHABLE = LocalEntryNotFoundError("Got: ConnectError: [Errno 111] Connection refused")
+
+
+@pytest.mark.parametrize("is_offline", [True, False])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("openai/whsper-tiny", "openai/whisper-tiny"),
+        ("whsper-tiny", "whisper-tiny"),
+        ("acme/my-modle", "acme/my-model"),  # in the cache
+        ("openai/whisper-tiny", None),  # rightly written, and not here
+        ("acme/absent", None),
+    ],
+)
+def test_a_name_that_is_not_here_and_cannot_be_fetched(
+    name: str, meant: str | None, is_offline: bool, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = OFFLINE if is_offline else UNREACHABLE
+    (hub.folder / "models--acme--my-model").mkdir()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub.folder))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", is_offline)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(error))
+    with pytest.raises(CheckpointError) as caught:
+        locate(name, None)
+    remedy = "unset HF_HUB_OFFLINE" if is_offline else "cannot be reached: check the network"
+    said = str(caught.value)
+    assert said.startswith(f"{name} is not in the hub's cache ({hub.folder}), and ")
+    assert f"{remedy}, or give the folder of a checkpoint." in said
+    assert ("Did you mean" in said) == (meant is not None)
+    assert meant is None or said.endswith(f"Did you mean '{meant}'?")
+    assert "Connect" not in said
+    assert "snapshot" not in said
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("kind", "revision", "message"),
+    [
+        (RepositoryNotFoundError, None, "the hub has no model openai/whsper-tiny, or a private"),
+        (GatedRepoError, None, "is only for those who were let in: ask for it at https://"),
+        (RevisionNotFoundError, "v9", "openai/whsper-tiny has no revision v9 on the hub"),
+    ],
+)
+def test_what_the_hub_answers(
+    kind: type[Exception],
+    revision: str | None,
+    message: str,
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "model_info", raising(not_found(kind)))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        locate("openai/whsper-tiny", revision)
+    assert str(caught.value).endswith("Did you mean 'openai/whisper-tiny'?")
+    assert "404" not in str(caught.value)

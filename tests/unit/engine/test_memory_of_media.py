@@ -14,7 +14,7 @@ from http_files import QuietHandler, serving
 from PIL import Image
 from tiny_vlms import make_vlm
 
-from antiphon.config.errors import ImageError, VideoError
+from antiphon.config.errors import ImageError, InputError, PromptError, VideoError
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import ByteBudget
@@ -78,9 +78,10 @@ def inputs(request: pytest.FixtureRequest, tmp_path_factory: Any) -> InputProces
     )
 
 
-def begun(inputs: InputProcessor, kind: str, source: Any) -> Unread[Any]:
-    prompt = {"prompt": f"w5 <{kind}>", "multi_modal_data": {kind: source}}
-    made = inputs.begin(prompt, PARAMS)
+def begun(inputs: InputProcessor, kind: str, *sources: Any) -> Unread[Any]:
+    text = f"w5 {f'<{kind}>' * len(sources)}"
+    media = {kind: list(sources) if len(sources) > 1 else sources[0]}
+    made = inputs.begin({"prompt": text, "multi_modal_data": media}, PARAMS)
     assert isinstance(made, Unread)
     return made
 
@@ -234,3 +235,43 @@ def test_an_address_that_stands_twice_is_fetched_once(inputs: InputProcessor, ad
     assert isinstance(made, Unread)
     assert made.addresses == [f"{address}/picture"]
     assert made.fetched(made.addresses[0]).addresses == []
+
+
+@pytest.mark.parametrize(("kind", "error"), [("image", ImageError), ("video", VideoError)])
+def test_an_error_says_which_of_several_it_is_of(
+    inputs: InputProcessor, kind: str, error: type[InputError]
+) -> None:
+    good = PIXELS if kind == "image" else FRAMES
+    with pytest.raises(error, match=rf"^{kind} 2 of 3: 7 bytes: not readable as an? {kind}"):
+        begun(inputs, kind, good, b"neither", good).read()
+    with pytest.raises(error, match=r"^7 bytes: not readable"):  # there is no other
+        begun(inputs, kind, b"neither").read()
+    address = "http://elsewhere.example/one"
+    with pytest.raises(error, match=rf"^{kind} 3 of 3: .*not among the hosts"):
+        begun(inputs, kind, good, good, address).fetched(address)
+
+
+def test_an_error_says_which_frame_it_is_of(inputs: InputProcessor) -> None:
+    frames = [Image.fromarray(FRAMES[0]), b"neither", Image.fromarray(FRAMES[1])]
+    with pytest.raises(VideoError, match=r"^frame 2 of 3: 7 bytes: not readable as an image"):
+        begun(inputs, "video", {"frames": frames}).read()
+    with pytest.raises(VideoError, match=r"^video 2 of 2: frame 2 of 3: 7 bytes"):
+        begun(inputs, "video", FRAMES, {"frames": frames}).read()
+
+
+def test_an_error_says_which_of_several_prompts_it_is_of(inputs: InputProcessor) -> None:
+    prompts: list[Any] = ["w5", {"prompt": "w5 <image>", "multi_modal_data": {"image": b"neither"}}]
+    preparation = Preparation(inputs)
+
+    async def prepare(*wanted: Any) -> None:
+        async with preparation.all_prepared(wanted, PARAMS, (None, None)):
+            pass
+
+    preparation.start()
+    with pytest.raises(ImageError, match=r"^prompt 2 of 2: 7 bytes: not readable"):
+        asyncio.run(prepare(*prompts))
+    with pytest.raises(PromptError, match=r"^prompt 1 of 2: "):
+        asyncio.run(prepare({"prompt_token_ids": [-1]}, "w5"))
+    with pytest.raises(ImageError, match=r"^7 bytes"):
+        asyncio.run(prepare(prompts[1]))
+    preparation.stop()

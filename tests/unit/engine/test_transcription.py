@@ -151,6 +151,8 @@ def test_a_text_that_may_be_tried_again_takes_half_of_the_positions(
     assert limits[0] == min(half, limits[1])
     assert limits[1] > 50
     assert limits[2] == 50
+    engine.transcribe(call, language="en", max_tokens=40, params=SamplingParams(max_tokens=50))
+    assert limits[3] == 40
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from jinja2 import Template
 
 from antiphon.config.errors import CheckpointError, PromptError
 from antiphon.inputs.chat import ChatFormat, chat_prompts, load_template
+from antiphon.inputs.taken import Taken
 
 TEMPLATE = (
     "{% for message in messages %}[{{ message.role }}]"
@@ -18,6 +19,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}[assistant]{% endif %}{{ more }}"
 )
 
+SEES = Taken(("text", "image"), {"image": "<image>"})
+WATCHES = Taken(("text", "image", "video"), {"image": "<image>", "video": "<video>"})
 ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -38,7 +41,7 @@ class Tokenizer:
 
 
 def ask(messages: Any, reads_images: bool = True, **options: Any) -> tuple[str, list[Any]]:
-    chat = ChatFormat(Tokenizer(), TEMPLATE, 4096, "<image>" if reads_images else None)
+    chat = ChatFormat(Tokenizer(), TEMPLATE, 4096, SEES if reads_images else Taken())
     (prompt,) = chat_prompts(messages, options)
     plain = chat.plain(prompt)
     assert isinstance(plain, dict)
@@ -58,7 +61,7 @@ def ask(messages: Any, reads_images: bool = True, **options: Any) -> tuple[str, 
 def test_whether_names_are_shown(template: str, roles: set[str]) -> None:
     """Of messages behind the user's too, where a template wants that; a template that fails at
     all is to say so itself."""
-    chat = ChatFormat(Tokenizer(), template, 4096, placeholder=None)
+    chat = ChatFormat(Tokenizer(), template, 4096, Taken())
     for _ in range(2):
         assert {role for role in ROLES if chat.shows_name(role)} == roles
 
@@ -86,7 +89,7 @@ def test_a_model_of_texts_gets_texts() -> None:
     """Its template may not know of parts."""
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert ask([{"role": "user", "content": parts}], False) == ("[user]a\nb[assistant]", [])
-    with pytest.raises(PromptError, match="takes no images"):
+    with pytest.raises(PromptError, match=r"takes no images: it takes text$"):
         ask([{"role": "user", "content": [{"type": "image", "image": 1}]}], False)
 
 
@@ -106,7 +109,12 @@ def test_options_of_the_template() -> None:
         ([{"content": "a"}], "must have a 'role'"),
         ([{"role": "user", "content": 5}], "must be a text or a list of parts, not 5"),
         ([{"role": "user", "content": [{"type": "film"}]}], "a part of a message must be"),
-        ([{"role": "user", "content": [{"type": "video"}]}], "this model takes no videos"),
+        ([{"role": "user", "content": [{"type": ["image"]}]}], "a part of a message must be"),
+        (
+            [{"role": "user", "content": [{"type": "video"}]}],
+            "takes no videos: it takes text and images$",
+        ),
+        ([{"role": "user", "content": [{"type": "input_audio"}]}], "takes no audio: it takes text"),
         ([{"role": "user", "content": [{"type": "image"}]}], "has no image"),
     ],
 )
@@ -116,7 +124,7 @@ def test_chats_of_another_form_are_refused(messages: Any, message: str) -> None:
 
 
 def test_other_prompts_stay_as_they_are_and_templates_may_be_missing() -> None:
-    chat = ChatFormat(Tokenizer(), None, 4096, placeholder=None)
+    chat = ChatFormat(Tokenizer(), None, 4096, Taken())
     assert chat.plain("text") == "text"
     assert chat.plain({"prompt": "text"}) == {"prompt": "text"}
     messages = [{"role": "user", "content": "a"}]
@@ -130,12 +138,46 @@ def test_other_prompts_stay_as_they_are_and_templates_may_be_missing() -> None:
 
 def test_images_in_a_template_of_text_alone() -> None:
     template = "{% for message in messages %}{{ message.role }}: {{ message.content }}{% endfor %}"
-    chat = ChatFormat(Tokenizer(), template, 4096, "<IMG_CONTEXT>")
+    chat = ChatFormat(Tokenizer(), template, 4096, Taken(SEES.kinds, {"image": "<IMG_CONTEXT>"}))
     parts = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]
     plain = chat.prompt([{"role": "user", "content": parts}])
     assert isinstance(plain, dict)
     assert "".join(plain["prompt_token_ids"]) == "user: <IMG_CONTEXT>\nWhat?"
     assert plain["multi_modal_data"] == {"image": ["a.png"]}
+
+
+def test_videos_in_a_template_of_text_alone() -> None:
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    chat = ChatFormat(Tokenizer(), template, 4096, WATCHES)
+    parts = [{"type": "image", "image": 1}, {"type": "video", "video": 2}]
+    plain = chat.prompt([{"role": "user", "content": parts}])
+    assert isinstance(plain, dict)
+    assert "".join(plain["prompt_token_ids"]) == "<image>\n<video>"
+    assert plain["multi_modal_data"] == {"image": [1], "video": [2]}
+
+
+def test_a_template_that_leaves_videos_out() -> None:
+    chat = ChatFormat(Tokenizer(), TEMPLATE, 4096, WATCHES)
+    parts = [{"type": "video", "video": 2}, {"type": "text", "text": "What?"}]
+    message = "the chat template takes no videos: it writes no '<video>'.* takes text and images;"
+    with pytest.raises(PromptError, match=message):
+        chat.prompt([{"role": "user", "content": parts}])
+
+
+@pytest.mark.parametrize(
+    ("taken", "kind", "message"),
+    [
+        (Taken(("audio",)), "video", "takes no videos: it takes audio$"),
+        (Taken(("audio",)), "audio", r"take text alone: give generate\(\) .*'audio': ...}"),
+        (Taken(("image",), is_one_image=True), "video", "it takes one image in each prompt$"),
+        (Taken(("text", "image"), is_one_image=True), "audio", "takes text and one image in each"),
+        (Taken(("image",), is_one_image=True), "image", r"give generate\(\) .*'image': ...}"),
+    ],
+)
+def test_chats_of_models_that_take_none(taken: Taken, kind: str, message: str) -> None:
+    chat = ChatFormat(Tokenizer(), TEMPLATE, 4096, taken)
+    with pytest.raises(PromptError, match=message):
+        chat.prompt([{"role": "user", "content": [{"type": kind, kind: 1}]}])
 
 
 def test_several_chats_share_the_options() -> None:

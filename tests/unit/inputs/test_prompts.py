@@ -60,7 +60,8 @@ def test_a_single_text_goes_to_the_half_that_reads_text() -> None:
         ({"prompt_token_ids": [5, 77]}, "token id 77; the vocabulary has 0 to 76"),
         ({"prompt_token_ids": [-1]}, "token id -1"),
         ({"prompt_token_ids": [5] * 21}, "21 tokens of text are over the encoder's 20"),
-        ({"multi_modal_data": {"audio": SILENCE}}, "it takes no audio"),
+        ({"multi_modal_data": {"audio": SILENCE}}, "this model takes no audio: it takes text$"),
+        ({"multi_modal_data": {"video": "a.mp4"}}, "this model takes no videos: it takes text$"),
         ({}, "the prompt is empty"),
         ("\ud800", r"character 0 of the text is '\\ud800', half of a surrogate pair"),
         ({"prompt": "in words: \ud83d"}, r"character 10 of the text is '\\ud83d'.* broken UTF-16"),
@@ -81,6 +82,8 @@ def test_bad_prompts(t5: InputProcessor, prompt: Any, message: str) -> None:
 def test_a_whisper_prompt_needs_audio_within_the_window(whisper: InputProcessor) -> None:
     with pytest.raises(PromptError, match="this model listens"):
         whisper.prepare("hello", SamplingParams())
+    with pytest.raises(PromptError, match=r"this model takes no videos: it takes audio$"):
+        whisper.prepare({"multi_modal_data": {"video": "a.mp4"}}, SamplingParams())
     with pytest.raises(
         PromptError, match=r"9.0 s of audio are over the model's window of 8 s: use transcribe\(\)"
     ):
