@@ -7,11 +7,16 @@ import numpy as np
 
 from antiphon.config.errors import AudioError
 from antiphon.inputs.audio.buffer import SampleBuffer
+from antiphon.inputs.audio.cuts import DIGITAL_SILENCE
 from antiphon.inputs.audio.limits import LARGEST, MAX_SECONDS, RATES, too_long
 from antiphon.inputs.audio.resampler import Resampler
 
 MAX_CHANNELS = 64
 PIECE = 1 << 18  # samples that are mixed and resampled at once
+# A recorder with one microphone's wires swapped gives channels whose mean is silence.
+CANCELLING = 1 << 12  # samples within which they are seen to do so
+CANCELLED = 0.01  # most of the mean, in parts of the loudest channel
+QUIET = 2 * CANCELLED  # no mean of channels within full scale is louder and cancelled
 NAME = "the array of samples"
 # Integer samples use the whole range of their type, as in every audio file.
 FULL_SCALE = {"int8": 2.0**7, "uint8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31, "int64": 2.0**63}
@@ -112,7 +117,7 @@ def by_channel(array: np.ndarray) -> np.ndarray:
 
 def mix(channels_first: np.ndarray, full_scale: float, middle: float = 0.0) -> np.ndarray:
     """The mean of all channels [channels, n] as float32 [n], scaled so that `full_scale` becomes 1
-    and `middle` 0."""
+    and `middle` 0; where they cancel each other out, one of them."""
     # PyAV's resampler mixes floats 3 dB too loud, and only layouts that have names.
     channels = len(channels_first)
     with np.errstate(over="ignore", invalid="ignore"):  # `_checked` refuses what is not finite
@@ -123,7 +128,27 @@ def mix(channels_first: np.ndarray, full_scale: float, middle: float = 0.0) -> n
             mono -= middle * channels
         if channels * full_scale != 1.0:
             mono *= np.float32(1.0 / (channels * full_scale))
+        for start in range(0, len(mono) if channels > 1 else 0, CANCELLING):
+            part = mono[start : start + CANCELLING]
+            if (loudest := _largest(part)) < QUIET:
+                inputs = channels_first[:, start : start + CANCELLING]
+                _use_channel(part, loudest, inputs, full_scale, middle)
     return mono
+
+
+def _use_channel(
+    mono: np.ndarray, loudest: float, inputs: np.ndarray, full_scale: float, middle: float
+) -> None:
+    """Puts into `mono` [n], of which `loudest` is the largest sample, the first channel that is
+    hardly quieter than any, if those cancel each other out."""
+    heard = (inputs.astype(np.float32) - np.float32(middle)) * np.float32(1 / full_scale)
+    sizes = [_largest(channel) for channel in heard]
+    if loudest <= CANCELLED * max(sizes) and max(sizes) > DIGITAL_SILENCE:
+        mono[:] = heard[next(n for n, size in enumerate(sizes) if size >= max(sizes) / 2)]
+
+
+def _largest(samples: np.ndarray) -> float:
+    return max(float(samples.max()), -float(samples.min()))
 
 
 def _unit(array: np.ndarray) -> tuple[float, float]:
