@@ -36,11 +36,11 @@ def read_array(samples: Any, rate: Any, model_rate: int) -> np.ndarray:
         raise too_long(NAME)
     full_scale, middle = _unit(channels_first)
     if input_rate == model_rate:  # one pass to copy and two to check, while the caller waits
-        return _checked(mix(channels_first, full_scale, middle), 0, channels_first)
+        return _checked(_heard(channels_first, full_scale, middle), 0, channels_first)
     resampler = Resampler(model_rate)
     buffer = SampleBuffer(NAME, model_rate, channels_first.shape[1] / input_rate + 1)
     for start in range(0, channels_first.shape[1], PIECE):  # in pieces: nothing is held twice
-        mono = mix(channels_first[:, start : start + PIECE], full_scale, middle)
+        mono = _heard(channels_first[:, start : start + PIECE], full_scale, middle)
         for piece in resampler.feed(_checked(mono, start, channels_first), input_rate):
             buffer.append(piece)
     for piece in resampler.drain():
@@ -117,7 +117,7 @@ def by_channel(array: np.ndarray) -> np.ndarray:
 
 def mix(channels_first: np.ndarray, full_scale: float, middle: float = 0.0) -> np.ndarray:
     """The mean of all channels [channels, n] as float32 [n], scaled so that `full_scale` becomes 1
-    and `middle` 0; where they cancel each other out, one of them."""
+    and `middle` 0."""
     # PyAV's resampler mixes floats 3 dB too loud, and only layouts that have names.
     channels = len(channels_first)
     with np.errstate(over="ignore", invalid="ignore"):  # `_checked` refuses what is not finite
@@ -128,27 +128,39 @@ def mix(channels_first: np.ndarray, full_scale: float, middle: float = 0.0) -> n
             mono -= middle * channels
         if channels * full_scale != 1.0:
             mono *= np.float32(1.0 / (channels * full_scale))
-        for start in range(0, len(mono) if channels > 1 else 0, CANCELLING):
-            part = mono[start : start + CANCELLING]
-            if (loudest := _largest(part)) < QUIET:
-                inputs = channels_first[:, start : start + CANCELLING]
-                _use_channel(part, loudest, inputs, full_scale, middle)
     return mono
 
 
-def _use_channel(
-    mono: np.ndarray, loudest: float, inputs: np.ndarray, full_scale: float, middle: float
-) -> None:
-    """Puts into `mono` [n], of which `loudest` is the largest sample, the first channel that is
-    hardly quieter than any, if those cancel each other out."""
-    heard = (inputs.astype(np.float32) - np.float32(middle)) * np.float32(1 / full_scale)
-    sizes = [_largest(channel) for channel in heard]
-    if loudest <= CANCELLED * max(sizes) and max(sizes) > DIGITAL_SILENCE:
-        mono[:] = heard[next(n for n, size in enumerate(sizes) if size >= max(sizes) / 2)]
-
-
-def _largest(samples: np.ndarray) -> float:
+def peak_of(samples: np.ndarray) -> float:
+    """The largest size of a sample; NaN if one is."""
     return max(float(samples.max()), -float(samples.min()))
+
+
+def undo_cancelling(
+    mono: np.ndarray, peak: float, channels_first: np.ndarray, full_scale: float, middle: float
+) -> float:
+    """Where channels cancel each other out, puts one of them into their mean `mono` [n]: the first
+    that is hardly quieter than any. From the peak of `mono` to that which it has now."""
+    if peak >= QUIET or len(channels_first) == 1:
+        return peak
+    with np.errstate(over="ignore", invalid="ignore"):
+        heard = (channels_first.astype(np.float32) - np.float32(middle)) / np.float32(full_scale)
+    peaks = [peak_of(channel) for channel in heard]
+    if peak > CANCELLED * max(peaks) or max(peaks) <= DIGITAL_SILENCE:
+        return peak
+    best = next(number for number, its_peak in enumerate(peaks) if its_peak >= max(peaks) / 2)
+    mono[:] = heard[best]
+    return peaks[best]
+
+
+def _heard(channels_first: np.ndarray, full_scale: float, middle: float) -> np.ndarray:
+    """As `mix`, without cancelling."""
+    mono = mix(channels_first, full_scale, middle)
+    for start in range(0, len(mono) if len(channels_first) > 1 else 0, CANCELLING):
+        part = mono[start : start + CANCELLING]
+        inputs = channels_first[:, start : start + CANCELLING]
+        undo_cancelling(part, peak_of(part), inputs, full_scale, middle)
+    return mono
 
 
 def _unit(array: np.ndarray) -> tuple[float, float]:

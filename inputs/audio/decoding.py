@@ -66,7 +66,8 @@ class Decoding:
         except av.error.EOFError:
             raise
         except (av.FFmpegError, NotImplementedError):  # the other packets decode without it
-            recording.skip(seconds, None if self._states_times else packet.size)
+            is_whole = self._states_times and not packet.is_corrupt  # else it was cut off
+            recording.skip(seconds, None if is_whole else packet.size)
             return
         recording.num_bytes += packet.size
         for frame in frames:

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from antiphon.inputs.audio.declared_length import HEAD, declared_samples, is_placeholder
+from antiphon.inputs.audio.flac import MAGIC as FLAC
+from antiphon.inputs.audio.flac import last_frame
 from antiphon.inputs.audio.ogg import PAGE, end_of_pages
 from antiphon.inputs.audio.places import ID3_HEADER, bytes_at, id3_bytes
-from antiphon.inputs.audio.wavpack import MAGIC, blocks_of
+from antiphon.inputs.audio.wavpack import MAGIC as WAVPACK
+from antiphon.inputs.audio.wavpack import blocks_of
 
 ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # the first of MP4 and MOV
 EBML, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"  # Matroska and WebM
@@ -40,7 +43,7 @@ def end_of(content: Any, start: int, size: int) -> End:
         end = _end_of_atoms(content, start, size)
     elif head[:4] == PAGE:
         end = end_of_pages(content, start, size)
-    elif head[:4] == MAGIC:
+    elif head[:4] == WAVPACK:
         end = blocks_of(content, start, size).end
     else:
         return _begin_of_frames(content, start, size)
@@ -51,12 +54,8 @@ def _begin_of_frames(content: Any, start: int, size: int) -> End:
     """Of what has no length; what is before its frames may hold pictures and anything else."""
     start += id3_bytes(bytes_at(content, start, ID3_HEADER))
     head = bytes_at(content, start, 8)
-    if head[:4] == b"fLaC":
-        start, is_last = start + 4, False
-        while not is_last and len(block := bytes_at(content, start, 4)) == 4:
-            is_last = bool(block[0] & 0x80)
-            start += 4 + int.from_bytes(block[1:], "big")
-        return End(start, is_exact=False)
+    if head[:4] == FLAC:
+        return End(last_frame(content, start, size), is_exact=False)
     if head[:5] == b"#!AMR" or head[:2] == b"\x0bw":
         return End(start + 2, is_exact=False)
     if head[:1] == b"\xff" and head[1:2] >= b"\xe0":

@@ -8,6 +8,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from antiphon.inputs.audio.places import bytes_at, find
+
+MAGIC, STREAM_INFORMATION = b"fLaC", 34  # bytes of that block
 SYNC = re.compile(rb"\xff[\xf8\xf9]")
 LONGEST_HEADER = 16  # bytes
 
@@ -61,9 +64,31 @@ class FlacFrames:
                     yield sync.start(), start, samples
 
 
+def last_frame(content: Any, start: int, size: int) -> int:
+    """Where the last frame of the recording at `start` begins, which is never too far: that of its
+    first frame where this one is damaged, or has no fixed place."""
+    information = bytes_at(content, start + 8, STREAM_INFORMATION)
+    frames, is_last = start + len(MAGIC), False
+    while not is_last and len(block := bytes_at(content, frames, 4)) == 4:
+        is_last = bool(block[0] & 0x80)
+        frames += 4 + int.from_bytes(block[1:], "big")
+    per_frame = int.from_bytes(information[2:4], "big")
+    total = int.from_bytes(information[13:18], "big") & (1 << 36) - 1
+    number = (total - 1) // per_frame if per_frame else -1
+    if not 0 < number < 0x110000 or find(content, MAGIC, frames, size) >= 0:
+        return frames
+    coded, position = chr(number).encode("utf-8", "surrogatepass"), frames + 4
+    while (position := find(content, coded, position, size)) >= 0:
+        header = _header(bytes_at(content, position - 4, LONGEST_HEADER))
+        if header is not None and header[0] == number:
+            return position - 4
+        position += 1
+    return frames
+
+
 def _header(content: bytes) -> tuple[int, int] | None:
     """The number of a frame, or of its first sample, and how many it has."""
-    if len(content) < 6:
+    if len(content) < 6 or not SYNC.match(content):
         return None
     sizes, rates = content[2] >> 4, content[2] & 15
     first = content[4]

@@ -14,9 +14,9 @@ from antiphon.inputs.audio.ends import End, end_of
 from antiphon.inputs.audio.places import blocks_from, bytes_at, id3_bytes, opened
 from antiphon.inputs.audio.wavpack import repaired
 
-# What recordings begin with: a text, how far before it they begin, and all that must be there.
+# What recordings begin with: a text, how far before it they may begin, and what must be there.
 BEGINNINGS = tuple(
-    (text, before, re.compile(pattern, re.DOTALL))
+    (text, (before,), re.compile(pattern, re.DOTALL))
     for text, before, pattern in (
         (b"RIFF", 0, rb"RIFF....WAVE"),
         (b"RF64", 0, rb"RF64....WAVE"),
@@ -36,12 +36,8 @@ BEGINNINGS = tuple(
 # Within a stream of MPEG frames these belong to it: a header may be its first frame, at one of
 # three distances by its version and channels.
 MPEG = (
-    (b"ID3", 0, re.compile(rb"ID3[\x02-\x04].{2}[\x00-\x7f]{4}", re.DOTALL)),
-    *(
-        (text, before, re.compile(rb"\xff[\xe2-\xfe]", re.DOTALL))
-        for text in (b"Xing", b"Info")
-        for before in (36, 21, 13)
-    ),
+    (b"ID3", (0,), re.compile(rb"ID3[\x02-\x04].{2}[\x00-\x7f]{4}", re.DOTALL)),
+    *((text, (36, 21, 13), re.compile(rb"\xff[\xe2-\xfe]")) for text in (b"Xing", b"Info")),
 )
 # Frames of MP3, ADTS and AC-3 alone: too little, but for where a recording has just ended.
 FRAME = re.compile(rb"\x00?(?=\xff[\xe2-\xfe]|\x0bw)")
@@ -95,16 +91,25 @@ def _next_beginning(content: Any, end: End, size: int) -> int | None:
         if frame := FRAME.match(bytes_at(content, behind, 3)):
             return behind + frame.end()
     for position, block in blocks_from(content, end.position, size):
-        matches = []
-        for text, before, pattern in BEGINNINGS if end.is_mpeg else BEGINNINGS + MPEG:
-            offset = block.find(text)
-            while offset >= 0:
-                if offset >= before and pattern.match(block, offset - before):
-                    matches.append(position + offset - before)
-                    break
-                offset = block.find(text, offset + 1)
-        if matches:
-            return min(matches)
+        offsets = [
+            offset
+            for text, befores, pattern in (BEGINNINGS if end.is_mpeg else BEGINNINGS + MPEG)
+            if (offset := _first(block, text, befores, pattern)) is not None
+        ]
+        if offsets:
+            return position + min(offsets)
+    return None
+
+
+def _first(
+    block: bytes, text: bytes, befores: tuple[int, ...], pattern: re.Pattern[bytes]
+) -> int | None:
+    offset = block.find(text)
+    while offset >= 0:
+        for before in befores:
+            if offset >= before and pattern.match(block, offset - before):
+                return offset - before
+        offset = block.find(text, offset + 1)
     return None
 
 
@@ -115,7 +120,7 @@ def _behind_tags(content: Any, position: int, size: int) -> int:
             position += padding.end()
         elif length := _tag_bytes(head):
             position += length
-        elif any(pattern.match(head) for _, before, pattern in BEGINNINGS if not before):
+        elif any(pattern.match(head) for _, _, pattern in BEGINNINGS):
             return position
         elif NAMED.match(head) and (length := _chunk_bytes(head, size - position)):
             position += length

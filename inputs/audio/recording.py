@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from antiphon.config.errors import AudioError
-from antiphon.inputs.audio.arrays import FULL_SCALE, MIDDLE, mix
+from antiphon.inputs.audio.arrays import FULL_SCALE, MIDDLE, mix, peak_of, undo_cancelling
 from antiphon.inputs.audio.buffer import SampleBuffer
 from antiphon.inputs.audio.implausible import ImplausibleSamples
 from antiphon.inputs.audio.limits import LARGEST, MAX_SECONDS, RATES
@@ -52,11 +52,13 @@ class Recording:
             samples = samples.reshape(count, -1).T
         is_float = frame.format.packed.name in ("flt", "dbl")
         full_scale = 1.0 if is_float else FULL_SCALE[samples.dtype.name]
-        mono = mix(samples, full_scale, MIDDLE.get(samples.dtype.name, 0.0))
+        middle = MIDDLE.get(samples.dtype.name, 0.0)
+        mono = mix(samples, full_scale, middle)
+        peak = undo_cancelling(mono, peak_of(mono), samples, full_scale, middle)
         self.num_frames += 1
         self._last_seconds = count / input_rate
         self._seconds += self._last_seconds
-        self._extend(self._resampler.feed(self._without_implausible(mono), input_rate))
+        self._extend(self._resampler.feed(self._without_implausible(mono, peak), input_rate))
 
     def skip(self, seconds: float | None, num_bytes: int | None = None) -> None:
         """Fills in for a packet that can't be decoded and says that it lasts `seconds`.
@@ -153,8 +155,8 @@ class Recording:
         for piece in pieces:
             self._buffer.append(piece)
 
-    def _without_implausible(self, mono: np.ndarray) -> np.ndarray:
-        samples, count = self._implausible.silence(mono)
+    def _without_implausible(self, mono: np.ndarray, peak: float) -> np.ndarray:
+        samples, count = self._implausible.silence(mono, peak)
         if count:
             start = self._buffer.length / self.rate + self._resampler.seconds_inside
             end = start + self._last_seconds * count / len(mono)
