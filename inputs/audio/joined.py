@@ -33,6 +33,7 @@ BEGINNINGS = tuple(
         (b"#!AMR", 0, rb"#!AMR(?:-WB)?\n"),
     )
 )
+LEADING_ZEROS = 3  # of MP4, which are no padding
 # Within a stream of MPEG frames these belong to it: a header may be its first frame, at one of
 # three distances by its version and channels.
 MPEG = (
@@ -60,16 +61,17 @@ def recordings_in(file: str | io.BytesIO) -> Joined:
     with opened(file) as content:
         if content is None:
             return Joined([(0, 0)])
-        starts, size = [0], content.seek(0, io.SEEK_END)
-        while True:
-            end = end_of(content, starts[-1], size)
+        spans: list[tuple[int, int]] = []
+        start: int | None = 0
+        size = content.seek(0, io.SEEK_END)
+        while start is not None:
+            end = end_of(content, start, size)
             following = _next_beginning(content, end, size)
-            if following is None:
-                break
-            starts.append(following)
-        last = end.position if end.is_exact else size
-        unread = size - _behind_tags(content, last, size)
-        return Joined(list(zip(starts, [*starts[1:], last], strict=True)), unread)
+            last = size if following is None else following
+            spans.append((start, end.position if end.is_exact else last))
+            start = following
+        unread = size - _behind_tags(content, spans[-1][1], size)
+        return Joined(spans, unread)
 
 
 def parts_of(file: str | io.BytesIO, joined: Joined) -> Iterator[str | io.BytesIO]:
@@ -81,16 +83,20 @@ def parts_of(file: str | io.BytesIO, joined: Joined) -> Iterator[str | io.BytesI
                 part = repaired(content, start, end)
                 if part is None and len(joined.spans) > 1:
                     part = bytes_at(content, start, end - start)
+        if part is None and isinstance(file, io.BytesIO):
+            file.seek(0)
         yield file if part is None else io.BytesIO(part)
 
 
 def _next_beginning(content: Any, end: End, size: int) -> int | None:
     """Of the recording behind one that ends at `end`."""
+    start = end.position
     if end.is_exact:
-        behind = _behind_tags(content, end.position, size)
-        if frame := FRAME.match(bytes_at(content, behind, 3)):
-            return behind + frame.end()
-    for position, block in blocks_from(content, end.position, size):
+        start = _behind_tags(content, start, size)
+        if frame := FRAME.match(bytes_at(content, start, 3)):
+            return start + frame.end()
+        start = max(end.position, start - LEADING_ZEROS)
+    for position, block in blocks_from(content, start, size):
         offsets = [
             offset
             for text, befores, pattern in (BEGINNINGS if end.is_mpeg else BEGINNINGS + MPEG)
@@ -116,12 +122,12 @@ def _first(
 def _behind_tags(content: Any, position: int, size: int) -> int:
     """Where what is behind a recording is neither padding, nor a tag, nor a chunk of its own."""
     while position < size and (head := bytes_at(content, position, PADDING_BYTES)):
+        if any(pattern.match(head) for _, _, pattern in BEGINNINGS):
+            return position
         if padding := PADDING.match(head):
             position += padding.end()
         elif length := _tag_bytes(head):
             position += length
-        elif any(pattern.match(head) for _, _, pattern in BEGINNINGS):
-            return position
         elif NAMED.match(head) and (length := _chunk_bytes(head, size - position)):
             position += length
         elif bytes_at(content, size - FOOTER_BYTES, 8) == b"APETAGEX":  # without a header
