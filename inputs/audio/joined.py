@@ -126,9 +126,7 @@ def _behind_tags(content: Any, position: int, size: int) -> int:
             return position
         if padding := PADDING.match(head):
             position += padding.end()
-        elif length := _tag_bytes(head):
-            position += length
-        elif NAMED.match(head) and (length := _chunk_bytes(head, size - position)):
+        elif length := _tag_bytes(head) or _chunk_bytes(head, size - position):
             position += length
         elif bytes_at(content, size - FOOTER_BYTES, 8) == b"APETAGEX":  # without a header
             return size
@@ -147,6 +145,9 @@ def _tag_bytes(head: bytes) -> int:
 
 
 def _chunk_bytes(head: bytes, longest: int) -> int:
-    """The size of the chunk at `head`, in either byte order; 0 where it would be too long."""
+    """The size of the chunk at `head`, in either byte order; 0 where none has such a name or
+    such a size."""
+    if not NAMED.match(head):
+        return 0
     lengths = (8 + int.from_bytes(head[4:8], order) for order in ("little", "big"))
     return next((length + length % 2 for length in lengths if length <= longest), 0)
