@@ -21,23 +21,23 @@ class WavPackBlocks:
 
 def blocks_of(content: Any, start: int, size: int) -> WavPackBlocks:
     """Of the recording that begins at `start`. A further one begins anew at sample 0."""
-    found, past_first = WavPackBlocks([], start), False
-    while (block := _block_at(content, found.end)) is not None:
-        position, (behind, is_first) = found.end, block
+    blocks, past_first = WavPackBlocks([], start), False
+    while (block := _block_at(content, blocks.end)) is not None:
+        position, (behind, is_first) = blocks.end, block
         if is_first and past_first:
             break
         past_first |= not is_first
         following = behind if behind >= size or _block_at(content, behind) else -1
         if following < 0:
             following = _next_block(content, position + 1, size)
-        found.is_damaged |= following not in (behind, -1)
+        blocks.is_damaged |= following not in (behind, -1)
         if following < 0 or following >= behind:  # else another begins within it
-            found.sound.append((position, min(behind, size)))
+            blocks.sound.append((position, min(behind, size)))
         if following < 0:
-            found.end = behind
+            blocks.end = behind
             break
-        found.end = following
-    return found
+        blocks.end = following
+    return blocks
 
 
 def repaired(content: Any, start: int, end: int) -> bytes | None:
