@@ -6,6 +6,7 @@ its network, or have a thread wait for ever. So they are no recordings here, and
 itself opens nothing else.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +26,11 @@ def open_media(file: Any) -> Any:
         file, options["protocol_whitelist"] = os.path.abspath(file), "file"
     try:
         return av.open(file, container_options=options, **_metadata_options())
-    except av.error.ArgumentError as error:  # what FFmpeg says of a format that it may not read
-        raise av.error.ArgumentError(
-            error.errno, f"{error.strerror}; playlists of other files are not read"
-        ) from None
+    except av.FFmpegError as error:
+        if error.errno != errno.EINVAL:  # what FFmpeg says of a format that it may not read
+            raise
+        reason = f"{error.strerror}; playlists of other files are not read"
+        raise type(error)(error.errno, reason) from None
 
 
 def _metadata_options() -> dict[str, str]:

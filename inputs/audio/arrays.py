@@ -7,11 +7,16 @@ import numpy as np
 
 from antiphon.config.errors import AudioError
 from antiphon.inputs.audio.buffer import SampleBuffer
+from antiphon.inputs.audio.cuts import DIGITAL_SILENCE
 from antiphon.inputs.audio.limits import LARGEST, MAX_SECONDS, RATES, too_long
 from antiphon.inputs.audio.resampler import Resampler
 
 MAX_CHANNELS = 64
 PIECE = 1 << 18  # samples that are mixed and resampled at once
+# A recorder with one microphone's wires swapped gives channels whose mean is silence.
+CANCELLING = 1 << 12  # samples within which they are seen to do so
+CANCELLED = 0.01  # most of the mean, in parts of the loudest channel
+QUIET = 2 * CANCELLED  # no mean of channels within full scale is louder and cancelled
 NAME = "the array of samples"
 # Integer samples use the whole range of their type, as in every audio file.
 FULL_SCALE = {"int8": 2.0**7, "uint8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31, "int64": 2.0**63}
@@ -31,11 +36,11 @@ def read_array(samples: Any, rate: Any, model_rate: int) -> np.ndarray:
         raise too_long(NAME)
     full_scale, middle = _unit(channels_first)
     if input_rate == model_rate:  # one pass to copy and two to check, while the caller waits
-        return _checked(mix(channels_first, full_scale, middle), 0, channels_first)
+        return _checked(_heard(channels_first, full_scale, middle), 0, channels_first)
     resampler = Resampler(model_rate)
     buffer = SampleBuffer(NAME, model_rate, channels_first.shape[1] / input_rate + 1)
     for start in range(0, channels_first.shape[1], PIECE):  # in pieces: nothing is held twice
-        mono = mix(channels_first[:, start : start + PIECE], full_scale, middle)
+        mono = _heard(channels_first[:, start : start + PIECE], full_scale, middle)
         for piece in resampler.feed(_checked(mono, start, channels_first), input_rate):
             buffer.append(piece)
     for piece in resampler.drain():
@@ -123,6 +128,38 @@ def mix(channels_first: np.ndarray, full_scale: float, middle: float = 0.0) -> n
             mono -= middle * channels
         if channels * full_scale != 1.0:
             mono *= np.float32(1.0 / (channels * full_scale))
+    return mono
+
+
+def peak_of(samples: np.ndarray) -> float:
+    """The largest size of a sample; NaN if one is."""
+    return max(float(samples.max()), -float(samples.min()))
+
+
+def undo_cancelling(
+    mono: np.ndarray, peak: float, channels_first: np.ndarray, full_scale: float, middle: float
+) -> float:
+    """Where channels cancel each other out, puts one of them into their mean `mono` [n]: the first
+    that is hardly quieter than any. From the peak of `mono` to that which it has now."""
+    if peak >= QUIET or len(channels_first) == 1:
+        return peak
+    with np.errstate(over="ignore", invalid="ignore"):
+        heard = (channels_first.astype(np.float32) - np.float32(middle)) / np.float32(full_scale)
+    peaks = [peak_of(channel) for channel in heard]
+    if peak > CANCELLED * max(peaks) or max(peaks) <= DIGITAL_SILENCE:
+        return peak
+    best = next(number for number, its_peak in enumerate(peaks) if its_peak >= max(peaks) / 2)
+    mono[:] = heard[best]
+    return peaks[best]
+
+
+def _heard(channels_first: np.ndarray, full_scale: float, middle: float) -> np.ndarray:
+    """As `mix`, without cancelling."""
+    mono = mix(channels_first, full_scale, middle)
+    for start in range(0, len(mono) if len(channels_first) > 1 else 0, CANCELLING):
+        part = mono[start : start + CANCELLING]
+        inputs = channels_first[:, start : start + CANCELLING]
+        undo_cancelling(part, peak_of(part), inputs, full_scale, middle)
     return mono
 
 

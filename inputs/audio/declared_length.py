@@ -8,6 +8,8 @@ for a length.
 import io
 from typing import Any
 
+from antiphon.inputs.audio.places import ID3_HEADER, bytes_at, id3_bytes, opened
+
 HEAD = 1 << 16  # bytes that are searched for chunks and for the first frame of an MP3
 PLACEHOLDERS = (  # sizes that mean "unknown", less whatever headers the writer has subtracted
     range(0x7FFFF000, 0x80000001),
@@ -27,63 +29,55 @@ def declared_seconds(file: str | io.BytesIO, container: Any, stream: Any) -> flo
     codec = stream.codec_context
     counted = float((container.duration or 0) / av.time_base)
     if formats & {"wav", "w64", "au", "caf"}:
-        size = _declared_bytes(_head(file, HEAD)) or 0
+        place = declared_samples(_head(file))
+        size = place[1] if place else 0
         if codec.name.startswith("pcm_") and codec.bit_rate:
             return size * 8 / codec.bit_rate
         # ADPCM comes in blocks with headers of their own; FFmpeg accounts for them in WAV.
         return counted if size and codec.name.startswith("adpcm_") and "wav" in formats else None
     if "mp3" in formats:
-        frames = _mp3_frames(_head(file, HEAD, behind_tag=True))
+        frames = _mp3_frames(_head(file, behind_tag=True))
         samples_per_frame = 1152 if codec.sample_rate >= 32_000 else 576  # by MPEG version
         return frames * samples_per_frame / codec.sample_rate
     return counted if formats & COUNTED else None
 
 
-def _head(file: str | io.BytesIO, count: int, behind_tag: bool = False) -> bytes:
-    """The first bytes of a file; with `behind_tag` those behind its ID3 tag."""
-    if isinstance(file, io.BytesIO):
-        position = file.tell()  # FFmpeg reads on from there
-        head = _read_head(file, count, behind_tag)
-        file.seek(position)
-        return head
-    with open(file, "rb") as opened:
-        return _read_head(opened, count, behind_tag) if opened.seekable() else b""
+def _head(file: str | io.BytesIO, behind_tag: bool = False) -> bytes:
+    """The first bytes of a file; with `behind_tag` those behind its ID3 tag. None of a pipe."""
+    with opened(file) as content:  # FFmpeg reads on from where it is
+        if content is None:
+            return b""
+        start = id3_bytes(bytes_at(content, 0, ID3_HEADER)) if behind_tag else 0
+        return bytes_at(content, start, HEAD)
 
 
-def _read_head(opened: Any, count: int, behind_tag: bool) -> bytes:
-    opened.seek(0)
-    tag, length = opened.read(10), 0
-    if behind_tag and tag[:3] == b"ID3" and len(tag) == 10:
-        for byte in tag[6:10]:  # 7 bits each
-            length = length << 7 | byte & 0x7F
-        length += 10
-    opened.seek(length)
-    content: bytes = opened.read(count)
-    return content
-
-
-def _declared_bytes(head: bytes) -> int | None:
-    """The size of the samples; None where the header leaves it open."""
+def declared_samples(head: bytes) -> tuple[int, int] | None:
+    """Where the samples begin and their size; None where the header leaves it open."""
     kind = head[:4]
     if kind == b".snd":
-        size = int.from_bytes(head[8:12], "big")
+        start, size = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
     elif kind == b"caff":
-        size = _chunk_size(head, 8, b"data", 4, 8, "big") - 4  # less the count of its edits
+        start, size = _chunk(head, 8, b"data", 4, 8, "big")
+        start, size = start + 4, size - 4  # the count of its edits
     elif kind == b"riff":
-        size = _chunk_size(head, 40, b"data", 16, 8, "little") - W64_HEADER
-    elif kind in (b"RF64", b"BW64"):
-        start = head.find(b"ds64", 0, 64)
-        size = int.from_bytes(head[start + 16 : start + 24], "little") if start > 0 else 0
+        start, size = _chunk(head, 40, b"data", 16, 8, "little")
+        size -= W64_HEADER
     else:
-        order = "big" if kind == b"RIFX" else "little"
-        size = _chunk_size(head, 12, b"data", 4, 4, order)
-    return None if size <= 0 or any(size in unknown for unknown in PLACEHOLDERS) else size
+        start, size = _chunk(head, 12, b"data", 4, 4, "big" if kind == b"RIFX" else "little")
+        if kind in (b"RF64", b"BW64"):
+            sizes = head.find(b"ds64", 0, 64)
+            size = int.from_bytes(head[sizes + 16 : sizes + 24], "little") if sizes > 0 else 0
+    return None if start <= 0 or size <= 0 or is_placeholder(size) else (start, size)
 
 
-def _chunk_size(
+def is_placeholder(size: int) -> bool:
+    return any(size in unknown for unknown in PLACEHOLDERS)
+
+
+def _chunk(
     head: bytes, start: int, name: bytes, name_bytes: int, size_bytes: int, order: Any
-) -> int:
-    """The size that chunk `name` states, 0 where the head does not hold it.
+) -> tuple[int, int]:
+    """Where chunk `name` begins, behind its size, and that size; zeros where the head lacks it.
 
     `start`: where the first chunk begins. `name_bytes`, `size_bytes`: lengths of a chunk's name and
     of its size, which is written in byte order `order`.
@@ -92,12 +86,12 @@ def _chunk_size(
         size_start = start + name_bytes
         size = int.from_bytes(head[size_start : size_start + size_bytes], order)
         if head[start : start + 4] == name:
-            return size
+            return size_start + size_bytes, size
         if name_bytes == 16:  # W64: sizes include their headers; chunks begin at multiples of 8
             start += max(W64_HEADER, size + 7 & ~7)
         else:
             start += name_bytes + size_bytes + size + (size & 1 if size_bytes == 4 else 0)
-    return 0
+    return 0, 0
 
 
 def _mp3_frames(head: bytes) -> int:

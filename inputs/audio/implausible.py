@@ -22,12 +22,12 @@ class ImplausibleSamples:
         self.implausible = 0
         self.integer_sized = 0  # of the implausible ones
 
-    def silence(self, mono: np.ndarray) -> tuple[np.ndarray, int]:
-        """A frame [n] without implausible samples, and how many samples were silenced."""
+    def silence(self, mono: np.ndarray, peak: float) -> tuple[np.ndarray, int]:
+        """A frame [n] with this peak, without implausible samples, and how many were silenced."""
         self.count += len(mono)
-        size = np.abs(mono)
-        if size.max() <= LARGEST:  # false for NaN
+        if peak <= LARGEST:  # false for NaN
             return mono, 0
+        size = np.abs(mono)
         good = size <= LARGEST
         bad = len(mono) - int(good.sum())
         self.implausible += bad

@@ -1,36 +1,72 @@
-"""Chained Ogg files: several streams one after another, as recorded radio has them (RFC 3533).
-
-FFmpeg reads on into the next stream only where codec, rate and channels stay the same.
-"""
+"""Ogg files by their pages (RFC 3533)."""
 
 import io
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from antiphon.inputs.audio.places import bytes_at, find, opened
 
 PAGE = b"OggS"
+HEADER, LONGEST_HEADER = 27, 27 + 255  # bytes, before and with the sizes of a page's segments
 FIRST_PAGE = 0x02  # flag in a page's header, byte 5: a stream begins here
+REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # zlib takes bits that way
 
 
-def next_stream(file: str | io.BytesIO, position: int) -> io.BytesIO | None:
-    """The rest of an Ogg file, from the first stream that begins behind byte `position`.
+def end_of_pages(content: Any, start: int, size: int) -> int:
+    """Where the recording that begins at `start` ends: behind its last undamaged page, or where a
+    further one begins, as in recorded radio. What is damaged amid pages belongs to it."""
+    pages: list[tuple[int, int]] = []
+    is_begun = False
+    for position, behind, header in _pages(content, start, size):
+        is_first = bool(header[5] & FIRST_PAGE)
+        if is_first and is_begun:
+            return position
+        if behind > size:  # it was cut off there
+            return size
+        is_begun |= not is_first
+        pages.append((position, behind))
+    while pages and not _is_whole(bytes_at(content, pages[-1][0], pages[-1][1] - pages[-1][0])):
+        pages.pop()
+    return pages[-1][1] if pages else size
 
-    None for other files, and where no further stream begins.
-    """
-    content = _content_from(file, position)
-    if content is None:
-        return None
-    page = content.find(PAGE, 1)
-    while page >= 0:
-        if content[page + 5 : page + 6] and content[page + 5] & FIRST_PAGE:
-            return io.BytesIO(content[page:])
-        page = content.find(PAGE, page + 1)
-    return None
+
+def lacks_its_begin(file: str | io.BytesIO) -> bool:
+    """Whether damage precedes the first page with sound. Else a recording that does not begin at 0
+    s is one of a station that had begun before."""
+    with opened(file) as content:
+        if content is None:
+            return False
+        before = None
+        for position, behind, header in _pages(content, 0, content.seek(0, io.SEEK_END)):
+            is_whole = _is_whole(bytes_at(content, position, behind - position))
+            if not is_whole or (before is not None and position != before):
+                return True
+            if int.from_bytes(header[6:14], "little", signed=True) > 0:
+                return False
+            before = behind
+        return False
 
 
-def _content_from(file: str | io.BytesIO, position: int) -> bytes | None:
-    if isinstance(file, io.BytesIO):
-        view = file.getbuffer()
-        return bytes(view[position:]) if bytes(view[:4]) == PAGE else None
-    with open(file, "rb") as opened:
-        if opened.read(4) != PAGE:
-            return None
-        opened.seek(position)
-        return opened.read()
+def _pages(content: Any, start: int, size: int) -> Iterator[tuple[int, int, bytes]]:
+    """(position, end, header) of each page that begins before `size`, damaged ones too."""
+    position = start
+    while position < size:
+        header = bytes_at(content, position, LONGEST_HEADER)
+        behind = position + HEADER
+        if header[:4] == PAGE and len(header) > HEADER:
+            behind += header[26] + sum(header[HEADER : HEADER + header[26]])
+            if behind <= size or find(content, PAGE, position + 1, size) < 0:
+                yield position, behind, header
+                position = behind
+                continue
+        if (position := find(content, PAGE, position + 1, size)) < 0:
+            return
+
+
+def _is_whole(page: bytes) -> bool:
+    """Whether its checksum is right: CRC-32 with the highest bit first, of a page with zeros in its
+    place."""
+    mirrored = (page[:22] + bytes(4) + page[26:]).translate(REVERSED)
+    checksum = zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return checksum.to_bytes(4, "little").translate(REVERSED)[::-1] == page[22:26]

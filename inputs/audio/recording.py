@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from antiphon.config.errors import AudioError
-from antiphon.inputs.audio.arrays import FULL_SCALE, MIDDLE, mix
+from antiphon.inputs.audio.arrays import FULL_SCALE, MIDDLE, mix, peak_of, undo_cancelling
 from antiphon.inputs.audio.buffer import SampleBuffer
 from antiphon.inputs.audio.implausible import ImplausibleSamples
 from antiphon.inputs.audio.limits import LARGEST, MAX_SECONDS, RATES
@@ -17,9 +17,9 @@ from antiphon.inputs.audio.sound import Reason, Skipped, Sound, merged
 logger = logging.getLogger(__name__)
 
 MAX_SILENCED = 0.95  # share of samples that may be NaN or implausible
-LONGEST_PACKET = 1.0  # seconds; a damaged packet may state any length
+LONGEST_PACKET = 1.1  # seconds, as TTA has them; a damaged packet may state any length
 FIRST_FRAME = 0.02  # seconds; the length of a damaged packet before any other
-END_TOLERANCE = 0.5  # seconds by which a file may end before its header says
+LEAST_UNREAD = 0.5  # seconds
 
 
 class Recording:
@@ -35,8 +35,8 @@ class Recording:
         self._buffer = SampleBuffer(name, rate, expected_seconds + 1)
         self._implausible = ImplausibleSamples()
         self._skipped: list[Skipped] = []
-        self._num_frames = self._num_lost_packets = 0
-        self._seconds = 0.0  # of the frames decoded so far
+        self.num_frames = self._num_lost_packets = 0
+        self._seconds = self._part_start = 0.0  # of the frames decoded so far, and before this part
         self._last_seconds = FIRST_FRAME  # of the last frame
 
     def add(self, frame: Any) -> None:
@@ -52,11 +52,13 @@ class Recording:
             samples = samples.reshape(count, -1).T
         is_float = frame.format.packed.name in ("flt", "dbl")
         full_scale = 1.0 if is_float else FULL_SCALE[samples.dtype.name]
-        mono = mix(samples, full_scale, MIDDLE.get(samples.dtype.name, 0.0))
-        self._num_frames += 1
+        middle = MIDDLE.get(samples.dtype.name, 0.0)
+        mono = mix(samples, full_scale, middle)
+        peak = undo_cancelling(mono, peak_of(mono), samples, full_scale, middle)
+        self.num_frames += 1
         self._last_seconds = count / input_rate
         self._seconds += self._last_seconds
-        self._extend(self._resampler.feed(self._without_implausible(mono), input_rate))
+        self._extend(self._resampler.feed(self._without_implausible(mono, peak), input_rate))
 
     def skip(self, seconds: float | None, num_bytes: int | None = None) -> None:
         """Fills in for a packet that can't be decoded and says that it lasts `seconds`.
@@ -74,30 +76,49 @@ class Recording:
         seconds = self._last_seconds if seconds is None else seconds
         self._extend(self._resampler.drain())
         self._buffer.append(np.zeros(round(seconds * self.rate), np.float32))
-        self._num_frames += 1
+        self.num_frames += 1
 
     def lose(self, seconds: float, reason: Reason, limit: float = math.inf) -> None:
         """Appends silence for a loss, so that times behind it stay true.
 
-        A loss that would reach beyond `limit` seconds is left out: its times are damaged.
+        A loss that would reach beyond `limit` seconds of this part is left out: its times are
+        damaged.
         """
-        self._extend(self._resampler.drain())
-        start = self._buffer.length / self.rate
-        if start + seconds > limit:
+        start = self._end()
+        if start - self._part_start + seconds > limit:
             return
         self._buffer.append(np.zeros(round(seconds * self.rate), np.float32))
         self._skipped.append(Skipped(start, self._buffer.length / self.rate, reason))
 
-    def finish(self, declared: float) -> Sound:
-        """The whole recording. `declared`: its length in seconds by the header, 0 for none.
+    def begin_part(self) -> None:
+        """Of a file to which several recordings were joined, the next one. What it declares and
+        what it lacks, it tells by its own times."""
+        self._part_start = self._end()
+
+    def end_part(self, declared: float, tolerance: float) -> None:
+        """`declared`: its length in seconds by its header, 0 for none, and by how much it may be
+        shorter."""
+        end = self._end()
+        declared_end = self._part_start + declared
+        # A header may be wrong.
+        if declared_end - end > tolerance and declared <= MAX_SECONDS:
+            self._skipped.append(Skipped(end, declared_end, "missing"))
+
+    def unread(self, num_bytes: int) -> None:
+        """Tells of bytes at the end that are no sound to anybody: they would last as long as so
+        many have lasted so far."""
+        seconds = num_bytes * self._seconds / self.num_bytes if self.num_bytes else 0.0
+        if seconds > LEAST_UNREAD:
+            end = self._end()
+            self._skipped.append(Skipped(end, end + seconds, "undecodable"))
+
+    def finish(self) -> Sound:
+        """The whole recording.
 
         Raises AudioError for a file of which hardly anything could be decoded.
         """
-        self._extend(self._resampler.drain())
+        self._end()
         self._check()
-        end = self._buffer.length / self.rate
-        if declared - end > END_TOLERANCE and declared <= MAX_SECONDS:  # a header may be wrong
-            self._skipped.append(Skipped(end, declared, "missing"))
         skipped = merged(self._skipped)
         if skipped:
             logger.warning(
@@ -109,12 +130,12 @@ class Recording:
         return Sound(self._buffer.finish(), skipped)
 
     def _check(self) -> None:
-        if not self._num_frames and self._num_lost_packets:
+        if not self.num_frames and self._num_lost_packets:
             raise AudioError(
                 f"{self.name}: not readable as audio "
                 f"(none of its {self._num_lost_packets} packets can be decoded)"
             )
-        if not self._num_frames:
+        if not self.num_frames:
             raise AudioError(f"{self.name}: holds no samples")
         samples = self._implausible
         # Only PCM tells units by size: a lossy codec makes samples of any size of damaged packets.
@@ -125,12 +146,17 @@ class Recording:
                 f"infinite or beyond {LARGEST:g} where full scale is 1"
             )
 
+    def _end(self) -> float:
+        """In seconds, of all so far."""
+        self._extend(self._resampler.drain())
+        return self._buffer.length / self.rate
+
     def _extend(self, pieces: list[np.ndarray]) -> None:
         for piece in pieces:
             self._buffer.append(piece)
 
-    def _without_implausible(self, mono: np.ndarray) -> np.ndarray:
-        samples, count = self._implausible.silence(mono)
+    def _without_implausible(self, mono: np.ndarray, peak: float) -> np.ndarray:
+        samples, count = self._implausible.silence(mono, peak)
         if count:
             start = self._buffer.length / self.rate + self._resampler.seconds_inside
             end = start + self._last_seconds * count / len(mono)

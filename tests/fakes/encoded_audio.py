@@ -28,6 +28,7 @@ DECLARING: dict[str, tuple[str, str, int, dict[str, str]]] = {
     "aiff": ("pcm_s16be", "aiff", 22_050, {}),
     "flac": ("flac", "flac", 44_100, {}),
     "tta": ("tta", "tta", 44_100, {}),
+    "wv": ("wavpack", "wv", 44_100, {}),
     "mp3": ("mp3", "mp3", 44_100, {}),
     "mp3-16k": ("mp3", "mp3", 16_000, {}),
 }

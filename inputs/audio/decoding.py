@@ -1,0 +1,112 @@
+"""Packets of one recording to frames: what can't be decoded, and what is not there, is told."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from antiphon.inputs.audio.amr import AmrFrames
+from antiphon.inputs.audio.flac import FlacFrames
+from antiphon.inputs.audio.recording import Recording
+
+MAX_READ_ERRORS = 100  # of a container in a row; the rest counts as unreadable then
+GAP = 0.1  # seconds between the times of two packets that count as a loss
+# Containers whose headers and packets state times. Others (MP3, ADTS) leave them to estimates.
+WITH_TIMES = {"matroska", "mov", "ogg", "flac", "wav", "w64", "aiff", "caf", "wv", "tta"}
+COUNTING = ("flac", "wv")  # in which every packet states the number of its first sample
+SHORT_GAP = 0.001  # seconds that count as a loss in these
+AMR = ("amr", "amrnb", "amrwb")
+
+
+class Decoding:
+    """Adds to `recording` all that can be decoded of a container, and silence for losses up to
+    `limit` seconds."""
+
+    def __init__(
+        self,
+        container: Any,
+        stream: Any,
+        recording: Recording,
+        limit: float,
+        begins_at_0: bool,
+    ) -> None:
+        """`begins_at_0`: whether a loss precedes a first packet with another time."""
+        self.stream, self.recording, self.limit = stream, recording, limit
+        self._packets = _packets(container, stream)
+        self._states_times = states_times(container)
+        codec, kind = stream.codec_context.name, container.format.name
+        self._amr = AmrFrames(codec) if kind in AMR else None
+        self._flac = FlacFrames(stream) if kind == "flac" else None
+        self._gap = SHORT_GAP if kind in COUNTING else GAP
+        # When the packet before ends.
+        self._last_end: float | None = 0.0 if begins_at_0 else None
+
+    def run(self) -> None:
+        import av
+
+        try:
+            for packet in self._packets:
+                for frame in [packet] if self._flac is None else self._flac.frames(packet):
+                    self._take(frame)
+        except av.error.EOFError:
+            return
+
+    def _take(self, packet: Any) -> None:
+        import av
+
+        recording = self.recording
+        seconds = self._follow(packet)
+        kind = "speech" if self._amr is None else self._amr.kind(packet)
+        if kind == "pause":
+            recording.pause(seconds)
+            return
+        if kind == "junk":
+            recording.skip(seconds, packet.size)
+            return
+        try:
+            frames = packet.decode()
+        except av.error.EOFError:
+            raise
+        except (av.FFmpegError, NotImplementedError):  # the other packets decode without it
+            is_whole = self._states_times and not packet.is_corrupt  # else it was cut off
+            recording.skip(seconds, None if is_whole else packet.size)
+            return
+        recording.num_bytes += packet.size
+        for frame in frames:
+            if frame.is_corrupt and not packet.is_corrupt:  # its checksum is wrong
+                recording.skip(seconds)
+            else:
+                recording.add(frame)
+
+    def _follow(self, packet: Any) -> float | None:
+        """The seconds of a packet; what is missing before it is told."""
+        start, seconds = _seconds(packet.pts, packet), _seconds(packet.duration or None, packet)
+        gap = 0.0 if self._last_end is None or start is None else start - self._last_end
+        if gap > self._gap and self._states_times:
+            self.recording.lose(gap, "missing", self.limit)
+        self._last_end = None if start is None or seconds is None else start + seconds
+        return seconds
+
+
+def states_times(container: Any) -> bool:
+    return bool(WITH_TIMES & set(container.format.name.split(",")))
+
+
+def _seconds(ticks: int | None, packet: Any) -> float | None:
+    return None if ticks is None or packet.time_base is None else float(ticks * packet.time_base)
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """All packets that a container gives. The last one is empty and drains the decoder."""
+    import av
+
+    num_errors = 0
+    while num_errors < MAX_READ_ERRORS:
+        try:
+            for packet in container.demux(stream):
+                num_errors = 0
+                yield packet
+            return
+        except av.error.EOFError:
+            return
+        except av.FFmpegError:  # most containers go on behind the error when asked again
+            num_errors += 1
+    # The decoder may still hold one frame, which is lost.
