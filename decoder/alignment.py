@@ -191,8 +191,8 @@ def smoothed(values: torch.Tensor, width: int) -> torch.Tensor:
 def _without(values: list[torch.Tensor], finds: Choice, leaves: Choice) -> list[torch.Tensor]:
     """All but the one of `values` that `finds` finds, at each place: the larger of two, or
     the smaller. `leaves` gives the other one."""
-    found, left = values[0], []
+    extreme, left = values[0], []
     for value in values[1:-1]:
-        left.append(leaves(found, value))
-        found = finds(found, value)
-    return [*left, leaves(found, values[-1])]
+        left.append(leaves(extreme, value))
+        extreme = finds(extreme, value)
+    return [*left, leaves(extreme, values[-1])]

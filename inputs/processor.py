@@ -249,7 +249,8 @@ class InputProcessor:
         """The rules for a decoder prompt of `prompt_len` tokens. `timestamps`: with Whisper's."""
         defaults = self.model.defaults
         beams = defaults.beams.rules(params, self.whisper is not None)
-        rules = replace(defaults.rules(prompt_len, params), beams=beams)
+        rules = defaults.rules(prompt_len, params)
+        rules = rules if beams is None else replace(rules, beams=beams)
         if timestamps:
             assert self.whisper is not None
             rules = replace(rules, timestamps=self.whisper.rules())

@@ -1,6 +1,6 @@
 """Where the sequences of beam searches go on: in which slots, and behind which others."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,10 +44,10 @@ class Branches:
     ) -> "Branches":
         """`step` and `survivors`, [groups, n], are of `groups`."""
         parents, columns = survivors
-        before, each_group = np.stack([group.slots for group in groups]), _numbers(groups)
+        before, number = np.stack([group.slots for group in groups]), _numbers(groups)
         slots, idle = _placed(before, parents)
-        place = each_group, parents, columns
-        sources = before[each_group, parents]
+        place = number, parents, columns
+        sources = before[number, parents]
         return cls(groups, slots, sources, idle, step.ids[place], step.logprobs[place])
 
     @property
@@ -63,7 +63,7 @@ class Branches:
             group.slots = own
 
 
-def _numbers(groups: Sequence[object]) -> np.ndarray:
+def _numbers(groups: Sized) -> np.ndarray:
     """Of `groups`, [groups, 1]."""
     return np.arange(len(groups))[:, None]
 

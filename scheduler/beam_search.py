@@ -250,12 +250,12 @@ def go_on_together(
     Returns which searches have gone on [searches] bool, and the survivors of each, [those, n]. The
     others are as before, and must `advance` by themselves.
     """
-    count, each = len(searches), np.arange(len(searches))[:, None]
+    count, rows = len(searches), np.arange(len(searches))[:, None]
     ids, scores = (values[..., : likeness.num_candidates] for values in (ids, scores))
     before = np.stack([search.totals for search in searches])
     totals = (before[:, :, None] + scores.astype(np.float64)).reshape(count, -1)
     best = np.argsort(-totals, axis=1, kind="stable")[:, : likeness.size]
-    tokens, totals = ids.reshape(count, -1)[each, best], totals[each, best]
+    tokens, totals = ids.reshape(count, -1)[rows, best], totals[rows, best]
     ends = (tokens[:, :, None] == np.array(likeness.stop_ids, np.int64)).any((1, 2))
     goes_on: np.ndarray = ~ends & (totals > -np.inf).all(1)
     for number in np.flatnonzero(goes_on).tolist():

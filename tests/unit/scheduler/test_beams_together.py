@@ -71,8 +71,8 @@ def test_each_finds_what_it_finds_alone(
         for output in decoder.scheduler.outputs.pop():
             ends |= {end.number: end for end in output.finished}
     for request in requests:
-        results = [(one.token_ids, one.reason, one.score) for one in ends[request.id.number].results()]
-        assert results == found(request)
+        results = ends[request.id.number].results()
+        assert [(one.token_ids, one.reason, one.score) for one in results] == found(request)
     assert any(1 < gone == asked for gone, asked in counts), "all went on at once"
     assert any(gone < asked for gone, asked in counts), "of some, sequences ended"
 
