@@ -94,6 +94,8 @@ class RuleChanges:
     max_initial: int | None = None
 
     def applied(self, rules: DecodingRules) -> DecodingRules:
+        if self == NO_CHANGES:
+            return rules
         timestamps = rules.timestamps
         if timestamps is not None and self.max_initial is not None:
             timestamps = replace(timestamps, max_initial=self.max_initial)
@@ -105,3 +107,6 @@ class RuleChanges:
             ),
             timestamps=timestamps,
         )
+
+
+NO_CHANGES = RuleChanges()

@@ -7,7 +7,7 @@ openai/whisper's `timing.py`: weights are standardized over tokens, smoothed, av
 over heads, and the best path through them says where each token begins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.alignment import AlignedSequence
 
 SMOOTHING = 7  # frames, where config.json has no median_filter_width
+Choice = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -178,15 +179,27 @@ def smoothed(values: torch.Tensor, width: int) -> torch.Tensor:
     """The median of every `width` (odd) of `values` [..., frames], which are mirrored
     at both ends. With too few frames to mirror, `values` stay as they are."""
     half = width // 2
-    if values.shape[-1] <= half:
+    if not half or values.shape[-1] <= half:
         return values
     frames = values.shape[-1]
     padded = F.pad(values, (half, half), mode="reflect")
-    sorted_ = [padded[..., i : i + frames] for i in range(width)]
-    # Moves the largest to the end, again and again, until the middle one is in its
-    # place: a few passes over memory, where sorting takes a window at a time.
-    for end in range(width - 1, half - 1, -1):
-        for i in range(end):
-            low, high = sorted_[i], sorted_[i + 1]
-            sorted_[i], sorted_[i + 1] = torch.minimum(low, high), torch.maximum(low, high)
-    return sorted_[half]
+    windows = [padded[..., i : i + frames] for i in range(width)]
+    # Among `half` + 2 values, neither the largest nor the least is the median of all. So
+    # the two go, another value comes, and so on: a few passes over memory, each of them a
+    # launch, where sorting takes a window at a time.
+    kept, others = windows[: half + 2], windows[half + 2 :]
+    while True:
+        kept = _without(_without(kept, torch.maximum, torch.minimum), torch.minimum, torch.maximum)
+        if not others:
+            return kept[0]
+        kept.append(others.pop(0))
+
+
+def _without(values: list[torch.Tensor], finds: Choice, leaves: Choice) -> list[torch.Tensor]:
+    """All but the one of `values` that `finds` finds, at each place: the larger of two, or
+    the smaller. `leaves` gives the other one."""
+    extreme, left = values[0], []
+    for value in values[1:-1]:
+        left.append(leaves(extreme, value))
+        extreme = finds(extreme, value)
+    return [*left, leaves(extreme, values[-1])]

@@ -23,6 +23,7 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self._hidden = None if model.audio is None else TIMESTAMP  # tokens that are never shown
         self._fast_tokenizer = fast_tokenizer(tokenizer)
+        self._adds_nothing = self._fast_tokenizer is not None and _decodes_plainly(type(tokenizer))
         self._token_texts: dict[tuple[int, bool], str] = {}  # no larger than the vocabulary
 
     def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
@@ -52,7 +53,9 @@ class Detokenizer:
         )
 
     def _decode(self, token_ids: list[int], skip_special_tokens: bool) -> str:
-        text: str = self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+        # transformers first asks of each id whether it is one: most of the time that it takes.
+        tokenizer = self._fast_tokenizer if self._adds_nothing else self._tokenizer
+        text: str = tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
         return text
 
 
@@ -182,12 +185,15 @@ def fast_tokenizer(tokenizer: Any) -> Any:
         return None
     own = type(tokenizer)
     # All that Whisper's own decoding adds is to drop timestamps, which `hidden` does here.
-    if own is WhisperTokenizer or (own.decode, own._decode) == (
-        PreTrainedTokenizerFast.decode,
-        PreTrainedTokenizerFast._decode,
-    ):
-        return tokenizer.backend_tokenizer
-    return None
+    return tokenizer.backend_tokenizer if own is WhisperTokenizer or _decodes_plainly(own) else None
+
+
+def _decodes_plainly(kind: type) -> bool:
+    """Whether a fast tokenizer of this `kind` adds nothing to what its backend decodes."""
+    from transformers import PreTrainedTokenizerFast as Plain
+
+    own = getattr(kind, "decode", None), getattr(kind, "_decode", None)
+    return own == (Plain.decode, Plain._decode)
 
 
 class TextStream:

@@ -13,8 +13,9 @@ from antiphon.families.alignment_heads import alignment_heads
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes, read_sound
 from antiphon.inputs.audio.sound import Sound
+from antiphon.inputs.calls.checked_calls import CheckedCalls
 from antiphon.inputs.calls.options import check_token_ids
-from antiphon.inputs.calls.transcription import TranscriptionOptions, check_options
+from antiphon.inputs.calls.transcription import TranscriptionOptions
 from antiphon.inputs.chat import ChatFormat, load_template
 from antiphon.inputs.checkpoint_warnings import warn_of
 from antiphon.inputs.detokenizer import Detokenizer, TextStream
@@ -76,6 +77,7 @@ class InputProcessor:
         begin = start_id(model) if attends(model) else None
         if self.audio is not None:
             self.whisper = speech_format(model, self.audio, self.tokenizer)
+            self._calls = CheckedCalls(self.whisper, self.audio)
         self.images = ImagePrompts.of(model, self.tokenizer, self.image_limits)
         self.attended_image = AttendedImage.of(model, self.tokenizer, self.image_limits)
         self.texts = PromptTexts(
@@ -227,7 +229,7 @@ class InputProcessor:
             raise PromptError(
                 f"{self.model.architecture} does not transcribe audio: use generate()"
             )
-        checked = check_options(self.whisper, self.audio, options, self.has_words)
+        checked = self._calls.of(options, self.has_words)
         self.check(checked.params)
         return checked
 
@@ -251,7 +253,8 @@ class InputProcessor:
         """The rules for a decoder prompt of `prompt_len` tokens. `timestamps`: with Whisper's."""
         defaults = self.model.defaults
         beams = defaults.beams.rules(params, self.whisper is not None)
-        rules = replace(defaults.rules(prompt_len, params), beams=beams)
+        rules = defaults.rules(prompt_len, params)
+        rules = rules if beams is None else replace(rules, beams=beams)
         if timestamps:
             assert self.whisper is not None
             rules = replace(rules, timestamps=self.whisper.rules())

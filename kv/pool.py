@@ -12,6 +12,8 @@ from antiphon.kv.zeros import zeros
 from antiphon.layers.kv_destination import KVDestination
 from antiphon.runtime.device import together_to_device
 
+_WIDTHS = (torch.int64, torch.int32, torch.int16, torch.uint8)
+
 
 class KVPool:
     """`layers[i]` is [2, pages, page_size, kv_heads, head_dim]: keys and values of layer i.
@@ -90,11 +92,21 @@ class KVPool:
     def copy_pages(self, sources: np.ndarray, targets: np.ndarray) -> None:
         """Copies pages `sources` [n] to `targets` [n], in all layers. What is copied is
         what was there before, also where a page is among both."""
-        source, target = together_to_device(
-            [sources.astype(np.int64), targets.astype(np.int64)], self.layers[0].device
-        )
+        pages = [sources.astype(np.int64), targets.astype(np.int64)]
+        # Keys and values of a layer are rows of one matrix.
+        both = [np.concatenate([rows, rows + self.num_pages + 1]) for rows in pages]
+        source, target = together_to_device(both, self.layers[0].device)
         for layer in self.layers:
-            raw = layer.view(torch.uint8)  # indexing by bytes works for every dtype
-            raw[:, target] = raw[:, source]
+            _copy_rows(layer.flatten(0, 1), source, target)
         if self.queries is not None:
-            self.queries.pages[target] = self.queries.pages[source]
+            count = len(sources)
+            _copy_rows(self.queries.pages, source[:count], target[:count])
+
+
+def _copy_rows(matrix: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> None:
+    """Rows `sources` [n] of `matrix` [rows, ...], which is contiguous, to `targets` [n]: as the
+    widest numbers that a row is made of, since devices copy number by number."""
+    raw = matrix.flatten(1).view(torch.uint8)
+    wide = next(dtype for dtype in _WIDTHS if raw.shape[1] % dtype.itemsize == 0)
+    numbers = raw.view(wide)
+    numbers.index_copy_(0, targets, numbers.index_select(0, sources))

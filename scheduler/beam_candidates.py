@@ -1,6 +1,6 @@
 """What a step says of how the sequences of beam searches may go on, search by search."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,12 +34,17 @@ class StepCandidates:
 
 @dataclass(frozen=True)
 class GroupCandidates:
-    """What a step says of the running sequences of one group, [running, k] each."""
+    """What a step says of the running sequences of one group, [running, k] each; or of several
+    groups with as many, [groups, running, k]."""
 
     rows: np.ndarray  # [running] of the plan
     result: StepResult
     candidates: BeamCandidates
     index: np.ndarray  # [running] into the candidates
+
+    def of(self, which: np.ndarray | None) -> "GroupCandidates":
+        """Of some of several groups; None: the same, as of several groups."""
+        return replace(self, rows=self.rows[which], index=self.index[which])
 
     @property
     def ids(self) -> np.ndarray:

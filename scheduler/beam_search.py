@@ -38,6 +38,15 @@ class Survivors(NamedTuple):
     columns: np.ndarray
 
 
+class Likeness(NamedTuple):
+    """What searches must have in common to go on together."""
+
+    size: int
+    num_candidates: int
+    stop_ids: tuple[int, ...]
+    num_running: int
+
+
 @dataclass(frozen=True)
 class _Ranking:
     """The best continuations of all running sequences, best first: [n] each."""
@@ -102,6 +111,19 @@ class BeamSearch(ABC):
             self._texts.go_on(*survivors)
         return survivors
 
+    @property
+    def likeness(self) -> Likeness | None:
+        """None where more than its candidates must be looked at in the next step."""
+        if self._texts is not None or self.num_tokens + 1 >= self.max_tokens:
+            return None
+        stop_ids = tuple(self._stop_ids.tolist())
+        return Likeness(self.rules.size, self._num_candidates, stop_ids, len(self.totals))
+
+    def go_on(self, totals: np.ndarray) -> None:
+        """With the best continuations, of which none ends: `totals` [running sequences]."""
+        self.num_tokens += 1
+        self.totals = totals
+
     @abstractmethod
     def _select(self, ranking: _Ranking, make: MakeHypothesis) -> Survivors | None:
         """The rule. Sets `totals` of the survivors."""
@@ -141,6 +163,10 @@ class BeamSearch(ABC):
 class TransformersSearch(BeamSearch):
     """As `generate(num_beams=...)` of transformers: of the `size` best continuations, those that
     end are kept, if they are better than those kept before."""
+
+    @property
+    def likeness(self) -> Likeness | None:
+        return None if len(self.finished) >= self.rules.size else super().likeness
 
     def _select(self, ranking: _Ranking, make: MakeHypothesis) -> Survivors | None:
         size, num_tokens = self.rules.size, self.num_tokens
@@ -213,3 +239,25 @@ class WhisperSearch(BeamSearch):
         else:
             divisor = ((5 + length) / 6) ** self.rules.length_penalty
         return self._make(ranking, i, float(ranking.totals[i] / divisor), make)
+
+
+def go_on_together(
+    searches: Sequence[BeamSearch], likeness: Likeness, ids: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, Survivors]:
+    """Takes one more token for searches of one `likeness`: candidates as `advance` takes them, of
+    each search. As long as none of the best sequences ends, all rules keep just these.
+
+    Returns which searches have gone on [searches] bool, and the survivors of each, [those, n]. The
+    others are as before, and must `advance` by themselves.
+    """
+    count, rows = len(searches), np.arange(len(searches))[:, None]
+    ids, scores = (values[..., : likeness.num_candidates] for values in (ids, scores))
+    before = np.stack([search.totals for search in searches])
+    totals = (before[:, :, None] + scores.astype(np.float64)).reshape(count, -1)
+    best = np.argsort(-totals, axis=1, kind="stable")[:, : likeness.size]
+    tokens, totals = ids.reshape(count, -1)[rows, best], totals[rows, best]
+    ends = (tokens[:, :, None] == np.array(likeness.stop_ids, np.int64)).any((1, 2))
+    goes_on: np.ndarray = ~ends & (totals > -np.inf).all(1)
+    for number in np.flatnonzero(goes_on).tolist():
+        searches[number].go_on(totals[number])
+    return goes_on, Survivors(*np.divmod(best[goes_on], ids.shape[2]))

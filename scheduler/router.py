@@ -128,6 +128,8 @@ class Router:
 
     def _decoder_for(self, key: str, decoders: list[WorkerLoad]) -> WorkerLoad:
         """The least loaded decoder that has the media of `key`, or else the least loaded one."""
+        if len(decoders) == 1:
+            return decoders[0]
         least = self._least(decoders)
         last, held = self._last_decoder.get(key), fingerprint(key)
         owners = [

@@ -1,5 +1,6 @@
 """The tokens that sequences of beam searches may go on with; the host chooses."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,9 +8,12 @@ import torch
 
 from antiphon.decoder.sampling.restrictions import forced_tokens
 from antiphon.decoder.sampling.rows import SampledRows
+from antiphon.decoder.sampling.settings import OFF
+from antiphon.runtime.device import to_device
 from antiphon.scheduler.beam_plan import BeamCandidates
 
 MINUS_INF = float("-inf")
+Rules = Callable[[torch.Tensor], torch.Tensor]  # scores [rows, vocabulary] -> restricted scores
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,24 @@ class DeviceBeams:
 
 
 def likeliest_candidates(
-    asking: np.ndarray, ruled: torch.Tensor, logprobs: torch.Tensor, rows: SampledRows
+    asking: np.ndarray, logits: torch.Tensor, rows: SampledRows, ruled_by: Rules
 ) -> DeviceBeams:
-    """Of the step's rows `asking` [n], which are `rows`: from log-probabilities under
-    the rules, `ruled` [n, vocabulary], and under the raw logits. Where the model
-    prescribes a token, that one has 0 and all others are barred, as in transformers."""
-    prescribed, is_forced = forced_tokens(rows)
-    only = torch.full_like(ruled, MINUS_INF).scatter(1, prescribed.clamp(min=0)[:, None], 0.0)
-    ruled = torch.where(is_forced[:, None], only, ruled)
+    """Of the step's rows `asking` [n], which are `rows`, with raw `logits` [n, vocabulary]:
+    from log-probabilities under the rules, and under the raw logits. Where the model
+    prescribes a token, that one has 0 and all others are barred, as in transformers.
+
+    By what rows the host knows to ask for: every pass over all words takes a device time.
+    """
+    logprobs = logits.log_softmax(-1)
+    by_whisper = rows.setting_on_host("beams_by_whisper") > 0
+    ruled = ruled_by(_of_either(by_whisper, logits, logprobs))
+    renormalized = by_whisper | (rows.setting_on_host("beams_renormalized") > 0)
+    if renormalized.any():
+        ruled = _of_either(renormalized, ruled.log_softmax(-1), ruled)
+    if any((rows.setting_on_host(name) != OFF).any() for name in ("forced_first", "forced_last")):
+        prescribed, is_forced = forced_tokens(rows)
+        only = torch.full_like(ruled, MINUS_INF).scatter(1, prescribed.clamp(min=0)[:, None], 0.0)
+        ruled = torch.where(is_forced[:, None], only, ruled)
     count = int(rows.setting_on_host("beam_candidates").max())
     scores, ids = ruled.topk(count, dim=-1)
     chosen = logprobs.gather(1, ids)
@@ -50,3 +64,12 @@ def likeliest_candidates(
         ascending = logprobs.sort(-1).values
         ranks = logprobs.shape[1] - torch.searchsorted(ascending, chosen, right=True) + 1
     return DeviceBeams(asking, ids, scores, chosen, ranks)
+
+
+def _of_either(is_first: np.ndarray, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Rows of `first` where `is_first` [rows], which the host knows; else those of `second`."""
+    if is_first.all():
+        return first
+    if not is_first.any():
+        return second
+    return torch.where(to_device(is_first, first.device)[:, None], first, second)

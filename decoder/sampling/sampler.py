@@ -185,12 +185,7 @@ class Sampler:
         if not len(asking):
             return None
         own, _, rows = self._of_rows(self._gathered(logits, asking), slots, lengths, asking)
-        logprobs = own.log_softmax(-1)
-        by_whisper = (rows.setting("beams_by_whisper") > 0)[:, None]
-        ruled = self._ruled(torch.where(by_whisper, own, logprobs), rows)
-        renormalized = by_whisper | (rows.setting("beams_renormalized") > 0)[:, None]
-        ruled = torch.where(renormalized, ruled.log_softmax(-1), ruled)
-        return likeliest_candidates(asking, ruled, logprobs, rows)
+        return likeliest_candidates(asking, own, rows, lambda scores: self._ruled(scores, rows))
 
     def _gathered(self, logits: torch.Tensor, rows: np.ndarray) -> "_WholeRows":
         """Whole logits of a step's `rows` [n]; of all rows if no ranks share them."""

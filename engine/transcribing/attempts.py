@@ -4,6 +4,7 @@ import asyncio
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from antiphon.config.sampling import SamplingParams
@@ -18,6 +19,8 @@ from antiphon.inputs.plain_speech import within_speech
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.whisper.prompts import WindowPrompt, window_prompt
 from antiphon.scheduler.generated import Readout
+
+PARAMS_KEPT = 256  # of attempts: most calls ask for what others did
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,10 @@ class WindowDecoder:
         samples = range(self.options.fallback.best_of if temperature > 0 else 1)
         requests = [self.submit(media, prompt, temperature, sample=sample) for sample in samples]
         try:
-            outputs = await asyncio.gather(*(self.engine.result(opened) for opened in requests))
+            if len(requests) == 1:  # without a task of its own: saves turns of the loop
+                outputs = [await self.engine.result(requests[0])]
+            else:
+                outputs = await asyncio.gather(*(self.engine.result(opened) for opened in requests))
         except BaseException:
             for opened in requests:
                 self.engine.cancel(opened)
@@ -170,6 +176,7 @@ class WindowDecoder:
         return replace(params, max_tokens=most)
 
 
+@lru_cache(PARAMS_KEPT)
 def at_temperature(params: SamplingParams, temperature: float) -> SamplingParams:
     """`params` of one attempt: as in openai/whisper, beams search at temperature 0 alone."""
     if temperature > 0:

@@ -23,6 +23,8 @@ async def decode_together(windows: list[Window], decode: Decode, take: Take) -> 
             take(windows[taken], done.pop(taken))
             taken += 1
 
+    if len(windows) == 1:  # without a task of its own: saves turns of the loop
+        return await run(0)
     tasks = [asyncio.create_task(run(number)) for number in range(len(windows))]
     try:
         await asyncio.gather(*tasks)

@@ -9,6 +9,7 @@ from antiphon.engine.outputs import CompletionOutput, Segment, Transcription
 from antiphon.engine.transcribing.attempts import Decoded
 from antiphon.engine.transcribing.languages import Spoken
 from antiphon.engine.transcribing.overlaps import Part, joined
+from antiphon.engine.transcribing.request_engine import RequestEngine
 from antiphon.engine.transcribing.windows import Recording, Window
 from antiphon.engine.transcribing.words import WordTimes
 from antiphon.inputs.audio.sound import Skipped, merged
@@ -17,6 +18,16 @@ from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.whisper.format import TimedTokens, WhisperFormat
 
 SEEK_RATE = 100  # of `Segment.seek`, a second
+FEW_TOKENS = 256  # whose text is decoded in less time than a thread takes to begin and to answer
+
+
+async def whole(
+    engine: RequestEngine, segments: "Segments", recording: Recording, spoken: Spoken
+) -> Transcription:
+    """The transcription of all windows, made in a thread where it takes long."""
+    if segments.are_few:
+        return segments.transcription(recording, spoken)
+    return await engine.run_in_thread(segments.transcription, recording, spoken)
 
 
 class Made(NamedTuple):
@@ -95,8 +106,13 @@ class Segments:
         if made:
             self.on_segments(self.all[first:])
 
+    @property
+    def are_few(self) -> bool:
+        """Whether a thread's turn would take longer than to make the whole of them."""
+        return sum(len(segment.token_ids) for segment in self.all) <= FEW_TOKENS
+
     def transcription(self, recording: Recording, spoken: Spoken) -> Transcription:
-        if self.options.params.stop:
+        if self.options.params.stop or len(self.all) == 1:
             text = "".join(self._texts)
         else:  # a character of several tokens may begin in one segment and end in the next
             text = self.inputs.decode([id_ for segment in self.all for id_ in segment.token_ids])

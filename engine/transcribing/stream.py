@@ -10,7 +10,7 @@ from antiphon.engine.deadline import Deadline
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import Segment, Transcription
 from antiphon.engine.transcribing.attempts import Decoded, WindowDecoder
-from antiphon.engine.transcribing.segments import Segments
+from antiphon.engine.transcribing.segments import Segments, whole
 from antiphon.engine.transcribing.transcriber import Transcriber
 from antiphon.engine.transcribing.windows import Recording
 from antiphon.inputs.audio.forms import AudioInput
@@ -81,7 +81,7 @@ class StreamingTranscriber(Transcriber):
                 rest = request.text.take(final=True)
                 if text := pieces.next(rest if is_alone else self._text(segments.all[known:])):
                     yield text
-            yield await self.engine.run_in_thread(segments.transcription, recording, spoken)
+            yield await whole(self.engine, segments, recording, spoken)
 
     def _text(self, segments: list[Segment]) -> str:
         return self.inputs.decode([id_ for segment in segments for id_ in segment.token_ids])

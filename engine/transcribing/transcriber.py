@@ -15,7 +15,7 @@ from antiphon.engine.transcribing.attempts import Decoded, WindowDecoder
 from antiphon.engine.transcribing.batched import decode_together
 from antiphon.engine.transcribing.languages import LanguageDetector, Spoken
 from antiphon.engine.transcribing.request_engine import RequestEngine
-from antiphon.engine.transcribing.segments import Segments
+from antiphon.engine.transcribing.segments import Segments, whole
 from antiphon.engine.transcribing.sequential import SequentialDecoder
 from antiphon.engine.transcribing.windows import Recording, Window, WindowReader
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
@@ -116,7 +116,7 @@ class Transcriber:
                     recording = await self._decode_in_turn(recording, spoken, segments, deadline)
                 else:
                     await self._decode_together(recording, spoken, segments, deadline)
-                return await self.engine.run_in_thread(segments.transcription, recording, spoken)
+                return await whole(self.engine, segments, recording, spoken)
 
     @asynccontextmanager
     async def _opened(
