@@ -37,15 +37,14 @@ def candidates(
     count: int,
     room: Workspace,
     state: SampledState,
-    stride: int = 1,
 ) -> torch.Tensor:
     """[n, 3, count] int32: the likeliest tokens of n rows; the natural logarithms of their
     probabilities under the rules, as float32; and those under the raw logits. What is barred has
     minus infinity under the rules. Where the model prescribes a token, it has 0.
 
     `logits` [all rows, vocabulary]; of `rows` [n] int64, whose `slots` and `lengths` [n] are int64.
-    `room`: as `sampling.greedy` has left it, which has seen row i of `logits` as its row
-    i * `stride`. `state.settings` also has those of `SETTINGS`.
+    `room`: as `sampling.greedy` has left it for the same logits. `state.settings` also has those of
+    `SETTINGS`.
     """
     blocks = room.stats.shape[1]
     of_blocks = logits.new_empty(2, len(rows), blocks, count, dtype=torch.float32)
@@ -54,7 +53,6 @@ def candidates(
         "vocabulary": state.vocabulary,
         "count": count,
         "LOGITS_ROW": logits.stride(0),
-        "STRIDE": stride,
         "BLOCKS": blocks,
         "ROOM": triton.next_power_of_2(blocks),
         **overlapped(logits.device),
@@ -81,7 +79,7 @@ def block_kernel(
     logits, masks, rows, slots, lengths, tokens, stop_ids, stats, ids_of_best, scores,
     ids_of_scores, prompt_len, min_tokens, mask, begin_mask, timestamps, forced_first,
     vocabulary, words, columns, count,
-    LOGITS_ROW: tl.constexpr, STRIDE: tl.constexpr, BLOCKS: tl.constexpr, ROOM: tl.constexpr,
+    LOGITS_ROW: tl.constexpr, BLOCKS: tl.constexpr, ROOM: tl.constexpr,
     BLOCK: tl.constexpr, FIRST: tl.constexpr, MASK_ROW: tl.constexpr, STOPS: tl.constexpr,
     HISTORY: tl.constexpr, RULED: tl.constexpr, FIRST_TIME: tl.constexpr, LAST_TIME: tl.constexpr,
     NO_TIMES: tl.constexpr, END: tl.constexpr, OVERLAP: tl.constexpr,
@@ -99,9 +97,8 @@ def block_kernel(
         FIRST, MASK_ROW, STOPS, HISTORY, RULED, FIRST_TIME, LAST_TIME, NO_TIMES, END,
     )  # fmt: skip
     if RULED:
-        kept = row * STRIDE
-        top_text, _, _ = best_of_blocks(stats, ids_of_best, kept, vocabulary, 1, BLOCKS, ROOM)
-        _, _, times = best_of_blocks(stats, ids_of_best, kept, vocabulary, 2, BLOCKS, ROOM)
+        top_text, _, _ = best_of_blocks(stats, ids_of_best, row, vocabulary, 1, BLOCKS, ROOM)
+        _, _, times = best_of_blocks(stats, ids_of_best, row, vocabulary, 2, BLOCKS, ROOM)
         lowest = tl.where(times > top_text, MINUS_INF, score)  # of text
         score = tl.where(is_time, score, lowest)
     first = (asking * BLOCKS + block) * count
@@ -117,19 +114,19 @@ def merge_kernel(
     logits, rows, slots, lengths, stats, ids_of_best, scores, ids_of_scores, out, out_floats,
     prompt_len, max_len, forced_first, forced_last, beams_by_whisper, beams_renormalized,
     vocabulary, count,
-    LOGITS_ROW: tl.constexpr, STRIDE: tl.constexpr, BLOCKS: tl.constexpr, ROOM: tl.constexpr,
+    LOGITS_ROW: tl.constexpr, BLOCKS: tl.constexpr, ROOM: tl.constexpr,
     RULED: tl.constexpr, CANDIDATES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Writes `out` [n, 3, count]."""
     wait_for_previous(OVERLAP)
     asking = tl.program_id(0)
     row = tl.load(rows + asking)
-    kept, slot = row * STRIDE, tl.load(slots + asking)
-    _, of_all = raw_of_blocks(stats, kept, BLOCKS, ROOM)
-    score, token, together = best_of_blocks(stats, ids_of_best, kept, vocabulary, 1, BLOCKS, ROOM)
+    slot = tl.load(slots + asking)
+    _, of_all = raw_of_blocks(stats, row, BLOCKS, ROOM)
+    score, token, together = best_of_blocks(stats, ids_of_best, row, vocabulary, 1, BLOCKS, ROOM)
     if RULED:
         top_time, time_token, times = best_of_blocks(
-            stats, ids_of_best, kept, vocabulary, 2, BLOCKS, ROOM
+            stats, ids_of_best, row, vocabulary, 2, BLOCKS, ROOM
         )
         _, together = text_or_time(score, token, together, top_time, time_token, times)
     is_normed = (tl.load(beams_by_whisper + slot) > 0) | (tl.load(beams_renormalized + slot) > 0)

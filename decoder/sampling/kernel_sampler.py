@@ -59,11 +59,11 @@ class KernelSampler:
         own_slots = slots[asking]
         count = int(self.slots.host["beam_candidates"][own_slots].max())
         rows, device_slots, device_lengths = together_to_device(
-            [asking, own_slots, lengths[asking]], self.slots.device
+            [asking * stride, own_slots, lengths[asking]], self.slots.device
         )
         state = self._state((*GRAPH_SETTINGS, *beam_candidates.SETTINGS))
         packed = beam_candidates.candidates(
-            logits, rows, device_slots, device_lengths, count, self.room, state, stride
+            logits, rows, device_slots, device_lengths, count, self.room, state
         )
         return DeviceBeams.unpacked(asking, packed)
 

@@ -41,6 +41,7 @@ from antiphon.layers.shard import Shard, Span
 from antiphon.runtime.device import to_device, together_to_device
 
 if TYPE_CHECKING:
+    from antiphon.decoder.sampling.cpu_sampler import CpuSampler
     from antiphon.decoder.sampling.kernel_sampler import KernelSampler
 
 
@@ -63,22 +64,28 @@ class Sampler:
         timestamps: TimestampRules | None,
         shard: Shard | None = None,
         max_rows: int = 0,
+        kernels: bool = True,
     ) -> None:
-        """`max_rows`: of a step, where it may be more than `slots` has sequences."""
+        """`max_rows`: of a step, where it may be more than `slots` has sequences.
+        `kernels`: False for torch alone, which is the reference."""
         self.slots, self.timestamps = slots, timestamps
         self.vocabulary = VocabularyShard(slots.vocab_size, shard)
         if self.vocabulary.span != slots.vocabulary:
             raise ValueError(
                 f"masks of the words {slots.vocabulary} for logits of {self.vocabulary.span}"
             )
-        self._kernels = self._kernel_sampler(max(slots.scratch, max_rows))
+        self._kernels = self._kernel_sampler(max(slots.scratch, max_rows)) if kernels else None
 
-    def _kernel_sampler(self, max_rows: int) -> "KernelSampler | None":
-        if self.slots.device.type != "cuda":
+    def _kernel_sampler(self, max_rows: int) -> "KernelSampler | CpuSampler | None":
+        if self.slots.device.type == "cuda":
+            from antiphon.decoder.sampling.kernel_sampler import KernelSampler  # Triton is there
+
+            return KernelSampler(self.slots, self.timestamps, self.vocabulary, max_rows)
+        if self.vocabulary.is_shared:
             return None
-        from antiphon.decoder.sampling.kernel_sampler import KernelSampler  # Triton is there
+        from antiphon.decoder.sampling.cpu_sampler import CpuSampler  # Numba is there
 
-        return KernelSampler(self.slots, self.timestamps, self.vocabulary, max_rows)
+        return CpuSampler(self.slots, self.timestamps)
 
     def features(self, slots: np.ndarray) -> SamplingFeatures:
         """What the sequences in `slots` [rows] ask for."""
@@ -97,15 +104,18 @@ class Sampler:
         Writes into `samples` [rows]. `features`: what any row asks for; kernels need no
         hint. Rows that ask for other rules get another token by `finish`.
         """
+        if self.slots.device.type == "cpu" and features.beams and self._are_of_beams(slots):
+            return None  # no token of them counts: see `beam_candidates`
         if self._kernels is not None:
             return self._kernels.greedy(logits, slots, lengths, samples)
         rows = SampledRows(self.slots, self.vocabulary.span, slots, lengths)
         if self.vocabulary.is_shared:
             return self._greedy_of_all_ranks(logits, rows, samples, features)
-        if features.beams and bool((rows.setting("beam_candidates") > 0).all()):
-            return None  # no token of them counts: see `beam_candidates`
         restricted = self._restrict(logits, rows, features, _masks(rows, features))
         self._append(logits, restricted, likeliest(restricted), rows, features, samples)
+
+    def _are_of_beams(self, slots: torch.Tensor) -> bool:
+        return bool((self.slots.on_device["beam_candidates"][slots] > 0).all())
 
     def _greedy_of_all_ranks(
         self, logits: torch.Tensor, rows: SampledRows, samples: Samples, features: SamplingFeatures
@@ -155,13 +165,14 @@ class Sampler:
     ) -> DeviceBeams | None:
         """The tokens with which rows of beam searches may go on. The host, which has
         `slots` and `lengths` [rows], replaces `greedy`'s tokens before the next
-        step. `stride`: row i here was row i * `stride` of `greedy`."""
+        step. `stride`: row i has row i * `stride` of the logits, as `greedy` got them."""
         asking = self.slots.host.rows_asking("beams", slots)
         if not len(asking):
             return None
         if self._kernels is not None and self._kernels.knows_beams(self.features(slots[asking])):
             return self._kernels.beam_candidates(logits, slots, lengths, asking, stride)
-        own, _, rows = self._of_rows(self._gathered(logits, asking), slots, lengths, asking)
+        whole = self._gathered(logits[::stride], asking)
+        own, _, rows = self._of_rows(whole, slots, lengths, asking)
         logprobs = own.log_softmax(-1)
         by_whisper = (rows.setting("beams_by_whisper") > 0)[:, None]
         ruled = self._ruled(torch.where(by_whisper, own, logprobs), rows)

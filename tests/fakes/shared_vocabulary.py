@@ -53,7 +53,8 @@ class Batch:
         rows = torch.arange(self.count, dtype=torch.int32, device=device)
         own = logits.to(device)[:, span.slice]
         samples = Samples.empty(self.count, device)
-        return Sampler(slots, self.rules, shard), (own, rows, lengths.to(device), samples)
+        sampler = Sampler(slots, self.rules, shard, kernels=device.type == "cuda")
+        return sampler, (own, rows, lengths.to(device), samples)
 
     def by_torch(self, logits: torch.Tensor, shard: Shard | None = None) -> Samples:
         """On the CPU."""

@@ -44,7 +44,7 @@ def test_greedy_sampling(seed: int, count: int, with_rules: bool) -> None:
     logits[:, rules.first_id :] += 2.0
     wanted, actual = (Samples.empty(count, torch.device(name)) for name in ("cpu", "cuda"))
     applied = rules if with_rules else None
-    Sampler(on_cpu, applied).greedy(logits, rows, lengths, wanted)
+    Sampler(on_cpu, applied, kernels=False).greedy(logits, rows, lengths, wanted)
     Sampler(there, applied).greedy(logits.cuda(), rows.cuda(), lengths.cuda(), actual)
     check_samples(actual, wanted)
     assert torch.equal(there.tokens.cpu(), on_cpu.tokens)
@@ -63,7 +63,7 @@ def test_beam_candidates(seed: int, count: int, with_rules: bool) -> None:
     logits = torch.from_numpy(rng.standard_normal((count, vocabulary)).astype(np.float32) * 3)
     logits[:, rules.first_id :] += 2.0
     rows, applied = np.arange(count), rules if with_rules else None
-    wanted = Sampler(on_cpu, applied).beam_candidates(logits, rows, lengths)
+    wanted = Sampler(on_cpu, applied, kernels=False).beam_candidates(logits, rows, lengths)
     sampler, samples = Sampler(there, applied), Samples.empty(count, torch.device("cuda"))
     own_rows, own_lengths = (torch.from_numpy(array).int().cuda() for array in (rows, lengths))
     sampler.greedy(logits.cuda(), own_rows, own_lengths, samples)

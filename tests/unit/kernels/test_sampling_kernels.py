@@ -62,7 +62,7 @@ def test_greedy_sampling_follows_the_rules_as_torch_does(
     logits = torch.from_numpy(rng.standard_normal((COUNT, VOCABULARY)).astype(np.float32) * 3)
     logits[:, rules.first_id :] += float(rng.integers(-2, 2))
     before = slots.tokens.clone()
-    sampler = Sampler(slots, rules if with_rules else None)
+    sampler = Sampler(slots, rules if with_rules else None, kernels=False)
     wanted, actual = (Samples.empty(COUNT, torch.device("cpu")) for _ in range(2))
     sampler.greedy(logits, rows, lengths, wanted)
     tokens_wanted = slots.tokens.clone()
@@ -98,7 +98,7 @@ def test_beams_get_the_candidates_of_torch(
     lengths = np.maximum(lengths, slots.host["prompt_len"][:BEAMS])
     logits = torch.from_numpy(rng.standard_normal((BEAMS, VOCABULARY)).astype(np.float32) * 3)
     logits[:, rules.first_id :] += float(rng.integers(-2, 2))
-    rows, sampler = np.arange(BEAMS), Sampler(slots, rules if with_rules else None)
+    rows, sampler = np.arange(BEAMS), Sampler(slots, rules if with_rules else None, kernels=False)
     wanted = sampler.beam_candidates(logits, rows, lengths)
     assert wanted is not None
     assert wanted.ids.shape[1] == 15
@@ -113,7 +113,7 @@ def test_beams_get_the_candidates_of_torch(
     )
     asking = slots.host.rows_asking("beams", rows)
     assert 10 < len(asking) < BEAMS
-    check_beams(kernels.beam_candidates(between[::stride], rows, lengths, asking, stride), wanted)
+    check_beams(kernels.beam_candidates(between, rows, lengths, asking, stride), wanted)
 
 
 def test_beams_that_ask_for_more_are_left_to_torch() -> None:
