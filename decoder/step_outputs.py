@@ -106,7 +106,7 @@ class StepOutputs:
         samples, logits = self.samples.first(rows * per_row), self.logits[: rows * per_row]
         places.restore(self.slots)
         beams = self.sampler.beam_candidates(
-            logits[::per_row], on_host.slots[::per_row], plan.known_lens
+            logits, on_host.slots[::per_row], plan.known_lens, per_row
         )
         top = self.sampler.finish(logits, on_host.slots, on_host.lengths, samples)
         accepted = places.verify(samples, self.slots)

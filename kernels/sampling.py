@@ -29,8 +29,8 @@ from antiphon.kernels.sampling_choice import choose_kernel, describe_kernel, joi
 from antiphon.kernels.sampling_scan import IDS, STATS, scan_kernel
 
 BLOCK = 4096  # tokens of one program
-_SCAN_SETTINGS = ("prompt_len", "min_tokens", "mask", "begin_mask", "timestamps", "forced_first")
-_CHOICE_SETTINGS = ("prompt_len", "max_len", "forced_first", "forced_last")
+SCAN_SETTINGS = ("prompt_len", "min_tokens", "mask", "begin_mask", "timestamps", "forced_first")
+CHOICE_SETTINGS = ("prompt_len", "max_len", "forced_first", "forced_last")
 
 
 class TimestampIds(Protocol):
@@ -71,6 +71,21 @@ class SampledState:
 
     def settings_named(self, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
         return {name: self.settings[name] for name in names}
+
+    def rule_constants(self) -> dict[str, Any]:
+        """What `restricted_scores` is compiled for."""
+        rules = self.timestamps
+        return {
+            "FIRST": self.first_id,
+            "MASK_ROW": self.masks.stride(0),
+            "STOPS": self.stop_ids.shape[1],
+            "HISTORY": 512,
+            "RULED": rules is not None,
+            "FIRST_TIME": rules.first_id if rules is not None else 0,
+            "LAST_TIME": min(rules.last_id, self.vocabulary) if rules is not None else 0,
+            "NO_TIMES": rules.no_timestamps_id if rules is not None else 0,
+            "END": rules.end_id if rules is not None else 0,
+        }
 
 
 class Workspace(NamedTuple):
@@ -133,19 +148,13 @@ class _Step:
     state: SampledState
 
     def scan(self) -> None:
-        logits, state, rules = self.logits, self.state, self.state.timestamps
-        first = rules.first_id if rules is not None else 0
+        logits, state = self.logits, self.state
         scan_kernel[(self.room.stats.shape[1], len(logits))](
             logits, state.masks, self.slots, self.lengths, state.tokens, state.stop_ids,
             self.room.stats, self.room.ids_of_best,
             vocabulary=state.vocabulary, words=logits.shape[1], columns=state.tokens.shape[1],
-            FIRST=state.first_id, LOGITS_ROW=logits.stride(0), MASK_ROW=state.masks.stride(0),
-            STOPS=state.stop_ids.shape[1], BLOCK=BLOCK, HISTORY=512, FIRST_TIME=first,
-            RULED=rules is not None,
-            LAST_TIME=min(rules.last_id, state.vocabulary) if rules is not None else 0,
-            NO_TIMES=rules.no_timestamps_id if rules is not None else 0,
-            END=rules.end_id if rules is not None else 0,
-            num_warps=8, **state.settings_named(_SCAN_SETTINGS), **overlapped(logits.device),
+            LOGITS_ROW=logits.stride(0), BLOCK=BLOCK, num_warps=8, **state.rule_constants(),
+            **state.settings_named(SCAN_SETTINGS), **overlapped(logits.device),
         )  # fmt: skip
 
     def join(self, out: torch.Tensor) -> None:
@@ -155,7 +164,7 @@ class _Step:
             state.tokens, out, out.view(torch.float32),
             vocabulary=state.vocabulary, columns=state.tokens.shape[1],
             LOGITS_ROW=logits.stride(0), BLOCK=BLOCK, num_warps=4, **self._blocks(),
-            **state.settings_named((*_CHOICE_SETTINGS, "ranked")), **overlapped(logits.device),
+            **state.settings_named((*CHOICE_SETTINGS, "ranked")), **overlapped(logits.device),
         )  # fmt: skip
 
     def describe(self) -> torch.Tensor:
@@ -166,7 +175,7 @@ class _Step:
             logits, self.room.stats, self.room.ids_of_best, self.slots, self.lengths, numbers,
             vocabulary=state.vocabulary, words=logits.shape[1],
             FIRST=state.first_id, LOGITS_ROW=logits.stride(0), num_warps=1, **self._blocks(),
-            **state.settings_named(_CHOICE_SETTINGS), **overlapped(logits.device),
+            **state.settings_named(CHOICE_SETTINGS), **overlapped(logits.device),
         )  # fmt: skip
         return numbers
 
@@ -179,7 +188,7 @@ class _Step:
             out.view(torch.float32),
             vocabulary=state.vocabulary, columns=state.tokens.shape[1],
             RANKS=ranks, ROOM=triton.next_power_of_2(ranks), RULED=state.timestamps is not None,
-            num_warps=1, **state.settings_named(_CHOICE_SETTINGS), **overlapped(numbers.device),
+            num_warps=1, **state.settings_named(CHOICE_SETTINGS), **overlapped(numbers.device),
         )  # fmt: skip
 
     def _blocks(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ TEXT, TIME = tl.constexpr(formats.TEXT), tl.constexpr(formats.TIME)
 
 
 @triton.jit
-def _prescribed(slot, length, prompt_len, max_len, forced_first, forced_last):
+def prescribed_token(slot, length, prompt_len, max_len, forced_first, forced_last):
     """The token that the model prescribes behind `length` tokens, or NONE."""
     first = tl.load(forced_first + slot).to(tl.int32)
     final = tl.load(forced_last + slot).to(tl.int32)
@@ -29,7 +29,7 @@ def _prescribed(slot, length, prompt_len, max_len, forced_first, forced_last):
 
 
 @triton.jit
-def _text_or_time(score, token, together, top_time, time_token, times):
+def text_or_time(score, token, together, top_time, time_token, times):
     """Whether a timestamp comes next, and the log-sum-exp of what is then allowed:
     timestamps are taken where they are together likelier than any text, and no text is
     left there.
@@ -44,7 +44,7 @@ def _text_or_time(score, token, together, top_time, time_token, times):
 
 
 @triton.jit
-def _of_blocks(
+def best_of_blocks(
     stats,
     ids_of_best,
     row,
@@ -67,7 +67,7 @@ def _of_blocks(
 
 
 @triton.jit
-def _raw_of_blocks(stats, row, BLOCKS: tl.constexpr, ROOM: tl.constexpr):
+def raw_of_blocks(stats, row, BLOCKS: tl.constexpr, ROOM: tl.constexpr):
     """Of a row's raw logits: the largest, and log-sum-exp."""
     block = tl.arange(0, ROOM)
     of_block = stats + (row * BLOCKS + block) * STATS
@@ -98,19 +98,19 @@ def join_kernel(
     """Chooses from the blocks of the whole vocabulary."""
     wait_for_previous(OVERLAP)
     row = tl.program_id(0)
-    top_raw, of_all = _raw_of_blocks(stats, row, BLOCKS, ROOM)
-    score, token, together = _of_blocks(stats, ids_of_best, row, vocabulary, 1, BLOCKS, ROOM)
+    top_raw, of_all = raw_of_blocks(stats, row, BLOCKS, ROOM)
+    score, token, together = best_of_blocks(stats, ids_of_best, row, vocabulary, 1, BLOCKS, ROOM)
     if RULED:
-        top_time, time_token, times = _of_blocks(
+        top_time, time_token, times = best_of_blocks(
             stats, ids_of_best, row, vocabulary, 2, BLOCKS, ROOM
         )
-        takes_time, together = _text_or_time(score, token, together, top_time, time_token, times)
+        takes_time, together = text_or_time(score, token, together, top_time, time_token, times)
         token = tl.where(takes_time, time_token, token)
         score = tl.where(takes_time, top_time, score)
 
     slot = tl.load(slots + row)
     length = tl.load(lengths + row)
-    prescribed = _prescribed(slot, length, prompt_len, max_len, forced_first, forced_last)
+    prescribed = prescribed_token(slot, length, prompt_len, max_len, forced_first, forced_last)
     is_forced = prescribed != NONE
     token = tl.where(is_forced, prescribed, token)
     token = tl.where(token < vocabulary, token, 0)  # logits that are no numbers have no largest one
@@ -160,17 +160,17 @@ def describe_kernel(
     wait_for_previous(OVERLAP)
     row = tl.program_id(0)
     own, own_logits = numbers + row * ROW_NUMBERS, logits + row.to(tl.int64) * LOGITS_ROW
-    _, of_all = _raw_of_blocks(stats, row, BLOCKS, ROOM)
-    prescribed = _prescribed(
+    _, of_all = raw_of_blocks(stats, row, BLOCKS, ROOM)
+    prescribed = prescribed_token(
         tl.load(slots + row), tl.load(lengths + row), prompt_len, max_len, forced_first, forced_last
     )
     tl.store(own + RAW_SUM, of_all)
     tl.store(own + PRESCRIBED, _logit_of(own_logits, prescribed, FIRST, words))
-    score, token, log_sum = _of_blocks(stats, ids_of_best, row, vocabulary, 1, BLOCKS, ROOM)
+    score, token, log_sum = best_of_blocks(stats, ids_of_best, row, vocabulary, 1, BLOCKS, ROOM)
     raw = _logit_of(own_logits, token, FIRST, words)
     _store_best(own + TEXT, score, token, raw, log_sum)
     if RULED:
-        score, token, log_sum = _of_blocks(stats, ids_of_best, row, vocabulary, 2, BLOCKS, ROOM)
+        score, token, log_sum = best_of_blocks(stats, ids_of_best, row, vocabulary, 2, BLOCKS, ROOM)
         raw = _logit_of(own_logits, token, FIRST, words)
         _store_best(own + TIME, score, token, raw, log_sum)
 
@@ -205,14 +205,14 @@ def choose_kernel(
     score, token, chosen, together = _of_ranks(own + TEXT, exists, vocabulary)
     if RULED:
         top_time, time_token, time_raw, times = _of_ranks(own + TIME, exists, vocabulary)
-        takes_time, together = _text_or_time(score, token, together, top_time, time_token, times)
+        takes_time, together = text_or_time(score, token, together, top_time, time_token, times)
         token = tl.where(takes_time, time_token, token)
         score = tl.where(takes_time, top_time, score)
         chosen = tl.where(takes_time, time_raw, chosen)
 
     slot = tl.load(slots + row)
     length = tl.load(lengths + row)
-    prescribed = _prescribed(slot, length, prompt_len, max_len, forced_first, forced_last)
+    prescribed = prescribed_token(slot, length, prompt_len, max_len, forced_first, forced_last)
     is_forced = prescribed != NONE
     prescribed_raw = tl.max(tl.load(own + PRESCRIBED, mask=exists, other=MINUS_INF), 0)
     token = tl.where(is_forced, prescribed, token)

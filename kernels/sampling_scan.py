@@ -14,30 +14,17 @@ STATS, IDS = tl.constexpr(6), tl.constexpr(2)  # numbers that a block keeps
 
 
 @triton.jit
-def scan_kernel(
-    logits, masks, slots, lengths, tokens, stop_ids, stats, ids_of_best,
+def restricted_scores(
+    raw, place, row, masks, slots, lengths, tokens, stop_ids,
     prompt_len, min_tokens, mask, begin_mask, timestamps, forced_first,
-    vocabulary, words, columns,
-    FIRST: tl.constexpr, LOGITS_ROW: tl.constexpr, MASK_ROW: tl.constexpr, STOPS: tl.constexpr,
-    BLOCK: tl.constexpr, HISTORY: tl.constexpr, RULED: tl.constexpr, FIRST_TIME: tl.constexpr,
-    LAST_TIME: tl.constexpr, NO_TIMES: tl.constexpr, END: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    words, columns,
+    FIRST: tl.constexpr, MASK_ROW: tl.constexpr, STOPS: tl.constexpr, HISTORY: tl.constexpr,
+    RULED: tl.constexpr, FIRST_TIME: tl.constexpr, LAST_TIME: tl.constexpr,
+    NO_TIMES: tl.constexpr, END: tl.constexpr,
 ):  # fmt: skip
-    """The logits have `words` columns, for the tokens from number FIRST of the
-    `vocabulary`. All rules speak of these numbers; only logits and masks are read by
-    their place among the words."""
-    wait_for_previous(OVERLAP)
-    block, row = tl.program_id(0), tl.program_id(1)
-    place = block * BLOCK + tl.arange(0, BLOCK)
+    """Of `raw` logits of the words at `place`: their scores under the rules; which of them are
+    timestamps that the rules know; and whether any rule may have changed a score."""
     ids = FIRST + place
-    own_logits = logits + row.to(tl.int64) * LOGITS_ROW
-    raw = tl.load(own_logits + place, mask=place < words, other=MINUS_INF).to(tl.float32)
-    top_raw = tl.max(raw, 0)
-    kept = row * tl.num_programs(0) + block
-    sum_raw = sum_exp(raw, top_raw)
-    tl.store(stats + kept * STATS, top_raw)
-    tl.store(stats + kept * STATS + 1, sum_raw)
-
     slot = tl.load(slots + row)
     length = tl.load(lengths + row)
     begin = tl.load(prompt_len + slot).to(tl.int32)
@@ -86,6 +73,40 @@ def scan_kernel(
             )
             score = tl.where(barred, MINUS_INF, score)
 
+    return score, is_time, is_changed
+
+
+@triton.jit
+def scan_kernel(
+    logits, masks, slots, lengths, tokens, stop_ids, stats, ids_of_best,
+    prompt_len, min_tokens, mask, begin_mask, timestamps, forced_first,
+    vocabulary, words, columns,
+    FIRST: tl.constexpr, LOGITS_ROW: tl.constexpr, MASK_ROW: tl.constexpr, STOPS: tl.constexpr,
+    BLOCK: tl.constexpr, HISTORY: tl.constexpr, RULED: tl.constexpr, FIRST_TIME: tl.constexpr,
+    LAST_TIME: tl.constexpr, NO_TIMES: tl.constexpr, END: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """The logits have `words` columns, for the tokens from number FIRST of the
+    `vocabulary`. All rules speak of these numbers; only logits and masks are read by
+    their place among the words."""
+    wait_for_previous(OVERLAP)
+    block, row = tl.program_id(0), tl.program_id(1)
+    place = block * BLOCK + tl.arange(0, BLOCK)
+    own_logits = logits + row.to(tl.int64) * LOGITS_ROW
+    raw = tl.load(own_logits + place, mask=place < words, other=MINUS_INF).to(tl.float32)
+    top_raw = tl.max(raw, 0)
+    kept = row * tl.num_programs(0) + block
+    sum_raw = sum_exp(raw, top_raw)
+    tl.store(stats + kept * STATS, top_raw)
+    tl.store(stats + kept * STATS + 1, sum_raw)
+
+    ids = FIRST + place
+    score, is_time, is_changed = restricted_scores(
+        raw, place, row, masks, slots, lengths, tokens, stop_ids,
+        prompt_len, min_tokens, mask, begin_mask, timestamps, forced_first,
+        words, columns,
+        FIRST, MASK_ROW, STOPS, HISTORY, RULED, FIRST_TIME, LAST_TIME, NO_TIMES, END,
+    )  # fmt: skip
     text = tl.where(is_time, MINUS_INF, score)
     top_text, best_text = likeliest(text, ids, vocabulary)
     sum_text = sum_raw

@@ -74,10 +74,16 @@ def check_imports_point_downwards(path: Path) -> None:
             assert knows, f"{file}: {own} knows no torch"
 
 
-@pytest.mark.parametrize(("package", "backend"), [("triton", "triton"), ("numba", "cpu_paged")])
-def test_compilers_are_imported_where_they_are_used(package: str, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("package", "backend", "sampler"),
+    [("triton", "triton", "kernel_sampler"), ("numba", "cpu_paged", "cpu_sampler")],
+)
+def test_compilers_are_imported_where_they_are_used(
+    package: str, backend: str, sampler: str
+) -> None:
     """Kernels are imported by what runs them: Triton, which a CPU's machine may lack, where CUDA
-    is, and Numba, which takes a third of a second, for attention on a CPU and times of words."""
+    is, and Numba, which takes a third of a second, for attention and sampling on a CPU and times of
+    words."""
     needed = {path: [item for item in imports(path) if not item.late] for path in CODE}
     users = {path for path, items in needed.items() if any(i.module == package for i in items)}
     assert users
@@ -90,7 +96,10 @@ def test_compilers_are_imported_where_they_are_used(package: str, backend: str) 
         - users
     ):
         users |= more
-    own = {ROOT / "attention" / "backends" / f"{backend}.py"}
+    own = {
+        ROOT / "attention" / "backends" / f"{backend}.py",
+        ROOT / "decoder" / "sampling" / f"{sampler}.py",
+    }
     assert {path for path in users if path.parent.name != "kernels"} == own
 
 

@@ -26,6 +26,12 @@ class DeviceBeams:
     logprobs: torch.Tensor
     ranks: torch.Tensor
 
+    @classmethod
+    def unpacked(cls, rows: np.ndarray, packed: torch.Tensor) -> "DeviceBeams":
+        """Of `kernels.beam_candidates.candidates` for `rows` [n], [n, 3, k], without ranks."""
+        scores, logprobs = packed.view(torch.float32)[:, 1:].unbind(1)
+        return cls(rows, packed[:, 0], scores, logprobs, packed[:, 0, :0])
+
     def start_copy(self) -> "DeviceBeams":
         """A copy on the host, complete when the device has come so far."""
         parts = (self.ids, self.scores, self.logprobs, self.ranks)

@@ -34,18 +34,15 @@ from antiphon.decoder.sampling.restrictions import (
 )
 from antiphon.decoder.sampling.rows import SampledRows
 from antiphon.decoder.sampling.samples import Samples, ranks_of
-from antiphon.decoder.sampling.settings import (
-    GRAPH_FEATURES,
-    GRAPH_SETTINGS,
-    SamplingFeatures,
-)
+from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
 from antiphon.decoder.sampling.vocabulary import VocabularyShard
 from antiphon.decoder.state import Slots
 from antiphon.layers.shard import Shard, Span
 from antiphon.runtime.device import to_device, together_to_device
 
 if TYPE_CHECKING:
-    from antiphon.kernels.sampling import Workspace
+    from antiphon.decoder.sampling.cpu_sampler import CpuSampler
+    from antiphon.decoder.sampling.kernel_sampler import KernelSampler
 
 
 class Sampler:
@@ -67,20 +64,28 @@ class Sampler:
         timestamps: TimestampRules | None,
         shard: Shard | None = None,
         max_rows: int = 0,
+        kernels: bool = True,
     ) -> None:
-        """`max_rows`: of a step, where it may be more than `slots` has sequences."""
+        """`max_rows`: of a step, where it may be more than `slots` has sequences.
+        `kernels`: False for torch alone, which is the reference."""
         self.slots, self.timestamps = slots, timestamps
         self.vocabulary = VocabularyShard(slots.vocab_size, shard)
         if self.vocabulary.span != slots.vocabulary:
             raise ValueError(
                 f"masks of the words {slots.vocabulary} for logits of {self.vocabulary.span}"
             )
-        self._kernel_room: Workspace | None = None
-        if slots.device.type == "cuda":
-            from antiphon.kernels.sampling import workspace  # Triton is there where CUDA is
+        self._kernels = self._kernel_sampler(max(slots.scratch, max_rows)) if kernels else None
 
-            rows = max(slots.scratch, max_rows)
-            self._kernel_room = workspace(rows, slots.vocabulary.count, slots.device)
+    def _kernel_sampler(self, max_rows: int) -> "KernelSampler | CpuSampler | None":
+        if self.slots.device.type == "cuda":
+            from antiphon.decoder.sampling.kernel_sampler import KernelSampler  # Triton is there
+
+            return KernelSampler(self.slots, self.timestamps, self.vocabulary, max_rows)
+        if self.vocabulary.is_shared:
+            return None
+        from antiphon.decoder.sampling.cpu_sampler import CpuSampler  # Numba is there
+
+        return CpuSampler(self.slots, self.timestamps)
 
     def features(self, slots: np.ndarray) -> SamplingFeatures:
         """What the sequences in `slots` [rows] ask for."""
@@ -99,13 +104,18 @@ class Sampler:
         Writes into `samples` [rows]. `features`: what any row asks for; kernels need no
         hint. Rows that ask for other rules get another token by `finish`.
         """
-        if self._kernel_room is not None:
-            return self.greedy_by_kernels(logits, slots, lengths, samples, self._kernel_room)
+        if self.slots.device.type == "cpu" and features.beams and self._are_of_beams(slots):
+            return None  # no token of them counts: see `beam_candidates`
+        if self._kernels is not None:
+            return self._kernels.greedy(logits, slots, lengths, samples)
         rows = SampledRows(self.slots, self.vocabulary.span, slots, lengths)
         if self.vocabulary.is_shared:
             return self._greedy_of_all_ranks(logits, rows, samples, features)
         restricted = self._restrict(logits, rows, features, _masks(rows, features))
         self._append(logits, restricted, likeliest(restricted), rows, features, samples)
+
+    def _are_of_beams(self, slots: torch.Tensor) -> bool:
+        return bool((self.slots.on_device["beam_candidates"][slots] > 0).all())
 
     def _greedy_of_all_ranks(
         self, logits: torch.Tensor, rows: SampledRows, samples: Samples, features: SamplingFeatures
@@ -118,31 +128,6 @@ class Sampler:
         choice = choose(self.vocabulary.group.all_gather(own), rows)
         self.slots.tokens[rows.slots, rows.lengths] = choice.tokens
         samples.put(choice.tokens, choice.logprobs, choice.restricted_logprobs, choice.is_forced)
-
-    def greedy_by_kernels(
-        self,
-        logits: torch.Tensor,
-        slots: torch.Tensor,
-        lengths: torch.Tensor,
-        samples: Samples,
-        room: "Workspace",
-    ) -> None:
-        """As `greedy`, by two Triton kernels (three where ranks share the vocabulary).
-        `room`: for as many rows, of `kernels.sampling.workspace`."""
-        from antiphon.kernels.sampling import SampledState, greedy  # Triton is there where CUDA is
-
-        words = self.vocabulary.span
-        state = SampledState(
-            tokens=self.slots.tokens,
-            masks=self.slots.masks.rows,
-            stop_ids=self.slots.stop_ids,
-            settings={name: self.slots.on_device[name] for name in GRAPH_SETTINGS},
-            timestamps=self.timestamps,
-            first_id=words.first,
-            vocabulary=words.total,
-        )
-        all_gather = self.vocabulary.group.all_gather if self.vocabulary.is_shared else None
-        greedy(logits, slots, lengths, samples.packed, room, state, all_gather)
 
     def finish(
         self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray, samples: Samples
@@ -176,15 +161,18 @@ class Sampler:
         return top_logprobs(own, listed, rows)
 
     def beam_candidates(
-        self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray
+        self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray, stride: int = 1
     ) -> DeviceBeams | None:
         """The tokens with which rows of beam searches may go on. The host, which has
         `slots` and `lengths` [rows], replaces `greedy`'s tokens before the next
-        step."""
+        step. `stride`: row i has row i * `stride` of the logits, as `greedy` got them."""
         asking = self.slots.host.rows_asking("beams", slots)
         if not len(asking):
             return None
-        own, _, rows = self._of_rows(self._gathered(logits, asking), slots, lengths, asking)
+        if self._kernels is not None and self._kernels.knows_beams(self.features(slots[asking])):
+            return self._kernels.beam_candidates(logits, slots, lengths, asking, stride)
+        whole = self._gathered(logits[::stride], asking)
+        own, _, rows = self._of_rows(whole, slots, lengths, asking)
         return likeliest_candidates(asking, own, rows, lambda scores: self._ruled(scores, rows))
 
     def _gathered(self, logits: torch.Tensor, rows: np.ndarray) -> "_WholeRows":
@@ -205,7 +193,9 @@ class Sampler:
         )
         words = Span.whole(self.slots.vocab_size)
         rows = SampledRows(self.slots, words, device_slots, device_lengths, own_slots, own_lengths)
-        return whole.logits.index_select(0, place), index, rows
+        is_every = len(chosen) == len(whole.rows)
+        own = whole.logits if is_every else whole.logits.index_select(0, place)
+        return own, index, rows
 
     def _resampled(
         self, logits: torch.Tensor, rows: SampledRows, log_sums: torch.Tensor

@@ -85,6 +85,13 @@ class Samples(msgspec.Struct, frozen=True):
         if is_ranked is not None:
             self.ranks.copy_(ranks_of(raw, tokens) * is_ranked)
 
+    def set(self, tokens: np.ndarray, logprobs: np.ndarray, ranks: np.ndarray) -> None:
+        """Takes these in where the device is the host: `logprobs` [rows, 2], raw and restricted,
+        the others [rows]."""
+        rows = self.on_host()
+        rows["token"], rows["rank"] = tokens, ranks
+        rows["logprob"], rows["restricted_logprob"] = logprobs.T
+
     def put(
         self,
         tokens: torch.Tensor,

@@ -16,9 +16,9 @@ from triton.runtime.jit import JITFunction
 
 from antiphon.config.arithmetic import ceil_div
 from antiphon.config.decoding_rules import TimestampRules
-from antiphon.decoder.sampling.settings import GRAPH_SETTINGS
-from antiphon.kernels import full_attention as full
+from antiphon.decoder.sampling.settings import SETTINGS
 from antiphon.kernels import (
+    beam_candidates,
     norms,
     page_write,
     readout,
@@ -27,6 +27,7 @@ from antiphon.kernels import (
     step_layout,
     summed_norm,
 )
+from antiphon.kernels import full_attention as full
 from antiphon.kernels.float8_attention import float8_attention
 from antiphon.kernels.group_rows import quantize_groups
 from antiphon.kernels.grouped_linear import Tile, grouped_linear
@@ -38,6 +39,7 @@ from antiphon.kernels.rotary import turned
 from antiphon.kernels.row_copy import copy_rows
 from antiphon.kernels.shared_rows import SHARED_BYTES, SharedRows
 
+CPU = torch.device("cpu")
 HALF, FLOAT8 = (torch.float16, torch.bfloat16), torch.float8_e4m3fn
 WIDTH, HEADS, HEAD_DIM, PAGE_SIZE = 1280, 20, 64, 16
 ROWS = 2
@@ -228,18 +230,20 @@ def _attend_float8(dtype: torch.dtype, size: int) -> None:
 
 
 def _sample(rules: TimestampRules | None, dtype: torch.dtype, ranks: int) -> None:
+    logits, room = torch.zeros(ROWS, 512, dtype=dtype), sampling.workspace(ROWS, 512, CPU)
     state = sampling.SampledState(
         tokens=torch.zeros(4, 32, dtype=torch.int64), masks=torch.zeros(4, 512),
         stop_ids=torch.zeros(4, 32, dtype=torch.int64),
-        settings={name: torch.zeros(4, dtype=torch.int64) for name in GRAPH_SETTINGS},
+        settings={name: torch.zeros(4, dtype=torch.int64) for name in SETTINGS},
         timestamps=rules, first_id=512 * (ranks - 1), vocabulary=512 * ranks,
     )  # fmt: skip
     sampling.greedy(
-        torch.zeros(ROWS, 512, dtype=dtype), torch.zeros(ROWS, dtype=torch.int32),
-        torch.zeros(ROWS, dtype=torch.int32), torch.zeros(ROWS, 3, dtype=torch.int64),
-        sampling.workspace(ROWS, 512, torch.device("cpu")), state,
-        _all_gather(ranks),
+        logits, *torch.zeros(2, ROWS, dtype=torch.int32), torch.zeros(ROWS, 3, dtype=torch.int64),
+        room, state, _all_gather(ranks),
     )  # fmt: skip
+    if ranks == 1:
+        of_rows = torch.zeros(3, ROWS, dtype=torch.int64)
+        beam_candidates.candidates(logits, *of_rows, 10, room, state)
 
 
 def _lay_out() -> None:

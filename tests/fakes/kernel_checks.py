@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from antiphon.config.decoding_rules import DecodingRules, TimestampRules
+from antiphon.config.decoding_rules import BeamRules, DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
+from antiphon.decoder.sampling.beams import DeviceBeams
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.state import Slots
 from antiphon.kv.pool import KVPool
@@ -97,9 +98,15 @@ def _own(rules: TimestampRules, rng: np.random.Generator) -> TimestampRules:
 
 
 def random_slots(
-    rng: np.random.Generator, rules: TimestampRules, count: int, vocabulary: int, max_len: int
+    rng: np.random.Generator,
+    rules: TimestampRules,
+    count: int,
+    vocabulary: int,
+    max_len: int,
+    with_beams: bool = False,
 ) -> Slots:
-    """Sequences in every state that the rules tell apart."""
+    """Sequences in every state that the rules tell apart; `with_beams`: most of them of searches,
+    none with ranks."""
     slots = Slots(count, max_len, vocabulary, torch.device("cpu"))
     for slot in range(count):
         prompt = int(rng.integers(1, 4))
@@ -117,8 +124,16 @@ def random_slots(
         )
         limit = len(tokens) + int(rng.integers(1, 3))
         params = SamplingParams(logprobs=0 if rng.random() < 0.5 else None)
+        if with_beams:
+            decoding = replace(decoding, beams=_beams(rng) if rng.random() < 0.8 else None)
+            params = SamplingParams()
         slots.admit([Admission(slot, tokens, prompt, limit, 0, params, decoding)])
     return slots
+
+
+def _beams(rng: np.random.Generator) -> BeamRules:
+    by_whisper, renormalize = rng.random(2) < 0.5
+    return BeamRules(int(rng.integers(1, 6)), by_whisper=by_whisper, renormalize=renormalize)
 
 
 def on_device(slots: Slots, device: torch.device) -> Slots:
@@ -129,7 +144,22 @@ def on_device(slots: Slots, device: torch.device) -> Slots:
     copied.masks.rows.copy_(slots.masks.rows)
     for name, row in slots.on_device.items():
         copied.on_device[name].copy_(row)
+    for dtype, rows in slots.host.rows.items():
+        copied.host.rows[dtype][:] = rows
+    copied.host.note_asking(np.arange(slots.scratch))
     return copied
+
+
+def check_beams(actual: DeviceBeams, wanted: DeviceBeams) -> None:
+    """The same tokens that are not barred, with nearly the same log-probabilities."""
+    assert actual.rows.tolist() == wanted.rows.tolist()
+    assert actual.ranks.shape == wanted.ranks.shape
+    allowed = wanted.scores.isfinite()
+    assert torch.equal(actual.scores.cpu().isfinite(), allowed)
+    assert torch.equal(actual.ids.cpu()[allowed], wanted.ids[allowed].int())
+    for name in ("scores", "logprobs"):
+        given, right = getattr(actual, name).cpu()[allowed], getattr(wanted, name)[allowed]
+        torch.testing.assert_close(given, right, atol=2e-5, rtol=1e-5)
 
 
 def check_samples(actual: Samples, wanted: Samples) -> None:

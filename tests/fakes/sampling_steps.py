@@ -1,6 +1,6 @@
 """One step of sampling as a runner does it, and hand-made sequences for it."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -8,6 +8,9 @@ import torch
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
+
+if TYPE_CHECKING:
+    from antiphon.decoder.sampling.kernel_sampler import KernelSampler
 
 
 def sample(
@@ -23,15 +26,19 @@ def all_of(
 ) -> tuple[Samples, DeviceLogprobs | None]:
     """As `sample`, with the tokens' log-probabilities."""
     samples = Samples.empty(len(slots), torch.device("cpu"))
-    on_device = (torch.from_numpy(np.asarray(array)) for array in (slots, lengths))
-    sampler.greedy(logits, *on_device, samples, sampler.features(slots))
+    own_slots, own_lengths = (torch.from_numpy(np.asarray(array)) for array in (slots, lengths))
+    sampler.greedy(logits, own_slots, own_lengths, samples, sampler.features(slots))
     return samples, sampler.finish(logits, slots, lengths, samples)
 
 
 def greedy_by_kernels(self: Sampler, *step: Any) -> None:
     """In place of `Sampler.greedy`: as on a GPU, here in Triton's interpreter."""
-    from antiphon.kernels.sampling import workspace
-
     logits, slots, lengths, samples = step[:4]
-    room = workspace(len(logits), logits.shape[1], logits.device)
-    self.greedy_by_kernels(logits, slots.int(), lengths.int(), samples, room)
+    kernel_sampler(self, len(logits)).greedy(logits, slots.int(), lengths.int(), samples)
+
+
+def kernel_sampler(sampler: Sampler, max_rows: int) -> "KernelSampler":
+    """With all that `sampler` knows, whatever its device is."""
+    from antiphon.decoder.sampling.kernel_sampler import KernelSampler
+
+    return KernelSampler(sampler.slots, sampler.timestamps, sampler.vocabulary, max_rows)

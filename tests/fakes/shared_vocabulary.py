@@ -6,6 +6,7 @@ from unittest import mock
 import numpy as np
 import torch
 from kernel_checks import on_device, random_slots
+from sampling_steps import kernel_sampler
 
 from antiphon.benchmarks.rank_processes import HOST, Seat
 from antiphon.config.decoding_rules import TimestampRules
@@ -52,7 +53,8 @@ class Batch:
         rows = torch.arange(self.count, dtype=torch.int32, device=device)
         own = logits.to(device)[:, span.slice]
         samples = Samples.empty(self.count, device)
-        return Sampler(slots, self.rules, shard), (own, rows, lengths.to(device), samples)
+        sampler = Sampler(slots, self.rules, shard, kernels=device.type == "cuda")
+        return sampler, (own, rows, lengths.to(device), samples)
 
     def by_torch(self, logits: torch.Tensor, shard: Shard | None = None) -> Samples:
         """On the CPU."""
@@ -65,8 +67,7 @@ class Batch:
     ) -> Samples:
         sampler, step = self.step(logits, shard, device)
         with mock.patch.object(sampling, "BLOCK", self.block):
-            room = sampling.workspace(self.count + 1, step[0].shape[1], device)
-            sampler.greedy_by_kernels(*step, room)
+            kernel_sampler(sampler, self.count + 1).greedy(*step)
         return self._appended(sampler, step)
 
     def captured(self, logits: torch.Tensor, shard: Shard, device: torch.device) -> Samples:

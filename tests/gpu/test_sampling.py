@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kernel_checks import check_samples, on_device, random_slots
+from kernel_checks import check_beams, check_samples, on_device, random_slots
 from plain_engine import PlainEngine
 from sampled_requests import KINDS, check_same, request
 
@@ -44,10 +44,33 @@ def test_greedy_sampling(seed: int, count: int, with_rules: bool) -> None:
     logits[:, rules.first_id :] += 2.0
     wanted, actual = (Samples.empty(count, torch.device(name)) for name in ("cpu", "cuda"))
     applied = rules if with_rules else None
-    Sampler(on_cpu, applied).greedy(logits, rows, lengths, wanted)
+    Sampler(on_cpu, applied, kernels=False).greedy(logits, rows, lengths, wanted)
     Sampler(there, applied).greedy(logits.cuda(), rows.cuda(), lengths.cuda(), actual)
     check_samples(actual, wanted)
     assert torch.equal(there.tokens.cpu(), on_cpu.tokens)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("count", [5, 160])
+@pytest.mark.parametrize("with_rules", [False, True])
+def test_beam_candidates(seed: int, count: int, with_rules: bool) -> None:
+    """Likewise, of beam searches."""
+    rng, vocabulary = np.random.default_rng(seed), 51866
+    rules = TimestampRules(first_id=50365, no_timestamps_id=50364, end_id=50257, max_initial=50)
+    on_cpu = random_slots(rng, rules, count, vocabulary, max_len=448, with_beams=True)
+    there = on_device(on_cpu, torch.device("cuda"))
+    lengths = on_cpu.host["max_len"][:count] - 1
+    logits = torch.from_numpy(rng.standard_normal((count, vocabulary)).astype(np.float32) * 3)
+    logits[:, rules.first_id :] += 2.0
+    rows, applied = np.arange(count), rules if with_rules else None
+    wanted = Sampler(on_cpu, applied, kernels=False).beam_candidates(logits, rows, lengths)
+    sampler, samples = Sampler(there, applied), Samples.empty(count, torch.device("cuda"))
+    own_rows, own_lengths = (torch.from_numpy(array).int().cuda() for array in (rows, lengths))
+    sampler.greedy(logits.cuda(), own_rows, own_lengths, samples)
+    actual = sampler.beam_candidates(logits.cuda(), rows, lengths)
+    assert wanted is not None
+    assert actual is not None
+    check_beams(actual, wanted)
 
 
 OPTIONS = {"max_num_seqs": 8, "max_model_len": 16, "kv_cache_memory_gib": 1, "dtype": "float32"}
