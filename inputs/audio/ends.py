@@ -47,7 +47,7 @@ def end_of(content: Any, start: int, size: int) -> End:
         end = blocks_of(content, start, size).end
     else:
         return _begin_of_frames(content, start, size)
-    return End(min(end, size))
+    return End(min(end, size)) if end > start else End(size)  # its first words make no sense
 
 
 def _begin_of_frames(content: Any, start: int, size: int) -> End:

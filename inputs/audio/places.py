@@ -10,6 +10,7 @@ from antiphon.inputs.media_files import kept_place
 
 ID3_HEADER = 10  # bytes
 BLOCK, OVERLAP = 1 << 20, 128  # bytes that are searched at once, and those that two blocks share
+FIRST_BLOCK = 1 << 12  # a search that mostly ends soon need not read more
 
 
 @contextmanager
@@ -46,15 +47,20 @@ def id3_bytes(head: bytes) -> int:
     return ID3_HEADER + size
 
 
-def blocks_from(content: Any, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """(position, bytes) of overlapping blocks."""
-    for position in range(start, end, BLOCK):
-        yield position, bytes_at(content, position, min(BLOCK + OVERLAP, end - position))
+def blocks_from(
+    content: Any, start: int, end: int, first: int = BLOCK
+) -> Iterator[tuple[int, bytes]]:
+    """(position, bytes) of overlapping blocks, each twice as long as that before it, from `first`
+    to BLOCK bytes."""
+    position, length = start, first
+    while position < end:
+        yield position, bytes_at(content, position, min(length + OVERLAP, end - position))
+        position, length = position + length, min(2 * length, BLOCK)
 
 
 def find(content: Any, text: bytes, start: int, end: int) -> int:
     """Where `text` is next; -1 where it is not."""
-    for position, block in blocks_from(content, start, end):
+    for position, block in blocks_from(content, start, end, FIRST_BLOCK):
         if (offset := block.find(text)) >= 0:
             return position + offset
     return -1

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from encoded_audio import RATE, SECONDS, encode, encoded, lost, seconds_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antiphon.inputs.audio.forms import read_sound
+from antiphon.inputs.audio.joined import recordings_in
 from antiphon.inputs.audio.sound import Sound
 
 FORMATS = {
@@ -144,3 +147,36 @@ def test_a_recording_within_a_picture_or_a_chunk_is_none() -> None:
     picture = b"\x06" + struct.pack(">I", len(wav))[1:] + bytes(wav)
     with_picture = flac[:42] + picture + flac[42:]
     np.testing.assert_array_equal(read_sound(with_picture, RATE).samples, joined("flac"))
+
+
+MAGICS = (
+    b"RIFF\x00\x00\x00\x00WAVEdata", b"RF64\xff\xff\xff\xffWAVEds64", b"riff\x2e\x91\xcf\x11",
+    b"FORM\x00\x00\x00\x00AIFF", b"caff\x00\x01", b".snd\x00\x00\x00\x18", b"fLaC\x80\x00\x00\x22",
+    b"TTA1\x01\x00", b"wvpk\xff\xff\xff\xff\x04\x04\x00\x00", b"OggS\x00\x02", b"\x1aE\xdf\xa3\x81",
+    b"\x00\x00\x00\x04ftyp", b"\x00\x00\x00\x01moov", b"#!AMR\n", b"\xff\xfb", b"\xff\xf1",
+    b"\x0bw",
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(MAGICS), st.binary(max_size=40)), min_size=1, max_size=8))
+def test_headers_that_make_no_sense_end_the_search(parts: list[tuple[bytes, bytes]]) -> None:
+    content = b"".join(magic + behind for magic, behind in parts)
+    spans = recordings_in(io.BytesIO(content)).spans
+    assert 0 < len(spans) <= len(content)
+    starts = [start for start, _ in spans]
+    assert starts == sorted(set(starts))
+    assert all(start <= end <= len(content) for start, end in spans)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_block_of_no_possible_size(count: int) -> None:
+    header = b"wvpk\xff\xff\xff\xff\x04\x04" + bytes(40)
+    assert len(recordings_in(io.BytesIO(header * count)).spans) == 1
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("block", [b"wvpk\x18\x00\x00\x00\x04\x04", b"OggS\x00\x02", b"fLaC\x00"])
+def test_many_headers_take_no_longer_than_their_bytes(block: bytes) -> None:
+    """Each search reads on from where it is: not all that is behind."""
+    content = io.BytesIO((block + bytes(21)) * 100_000)
+    assert recordings_in(content).spans
