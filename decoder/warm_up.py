@@ -56,13 +56,18 @@ class ScratchSequence:
 
     def plans(self, timestamps: TimestampRules | None) -> Iterator[StepPlan]:
         """For each of `ASKING`, a prompt that also writes the cross KV of one encoder
-        token, then a single token. The last plan switches every setting off again."""
+        token, then a single token; then two of beam searches. The last plan switches
+        every setting off again."""
         rules = replace(RULES, timestamps=timestamps)
-        prompt = min(PROMPT_TOKENS, self.max_len)
+        alone, prompt = replace(rules, beams=None), min(PROMPT_TOKENS, self.max_len)
         for params in ASKING:
-            yield self._plan(prompt, prompt, self._admission(prompt, params, rules), True)
+            yield self._plan(prompt, prompt, self._admission(prompt, params, alone), True)
             if prompt < self.max_len:
                 yield self._plan(1, prompt + 1, None)
+        yield self._plan(1, 1, self._admission(1, ASKING[0], rules))
+        # What asks for nothing else has kernels of its own.
+        beams = DecodingRules(stop_ids=(1,), timestamps=timestamps, beams=RULES.beams)
+        yield self._plan(1, 1, self._admission(1, PLAIN, beams))
         yield self._plan(1, 1, self._admission(1, PLAIN, DecodingRules()))
 
     def drafting(self, count: int, looked_up: bool) -> StepPlan:

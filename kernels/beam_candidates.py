@@ -27,6 +27,7 @@ from antiphon.kernels.sampling_choice import (
 from antiphon.kernels.sampling_scan import NONE, restricted_scores
 
 SETTINGS = ("beams_by_whisper", "beams_renormalized")
+LEAST_COUNT = 16  # up to so many candidates of a row the same kernel serves
 
 
 def candidates(
@@ -68,13 +69,13 @@ def candidates(
         logits, rows, slots, lengths, room.stats, room.ids_of_best,
         of_blocks[0], of_blocks[1].view(torch.int32), out, out.view(torch.float32),
         RULED=state.timestamps is not None,
-        CANDIDATES=triton.next_power_of_2(blocks * count), num_warps=4,
+        CANDIDATES=triton.next_power_of_2(blocks * max(count, LEAST_COUNT)), num_warps=4,
         **state.settings_named((*sampling.CHOICE_SETTINGS, *SETTINGS)), **shared,
     )  # fmt: skip
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def block_kernel(
     logits, masks, rows, slots, lengths, tokens, stop_ids, stats, ids_of_best, scores,
     ids_of_scores, prompt_len, min_tokens, mask, begin_mask, timestamps, forced_first,
@@ -109,7 +110,7 @@ def block_kernel(
         score = tl.where(ids == token, MINUS_INF, score)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def merge_kernel(
     logits, rows, slots, lengths, stats, ids_of_best, scores, ids_of_scores, out, out_floats,
     prompt_len, max_len, forced_first, forced_last, beams_by_whisper, beams_renormalized,

@@ -25,11 +25,12 @@ class CpuSampler:
     def __init__(self, slots: Slots, timestamps: TimestampRules | None) -> None:
         self.slots, self._ids = slots, TimeIds()
         if timestamps is not None:
+            words = slots.vocab_size  # which ids of a checkpoint's settings may be beyond
             self._ids = TimeIds(
-                timestamps.first_id,
-                min(timestamps.last_id + 1, slots.vocab_size),
+                min(timestamps.first_id, words),
+                min(timestamps.last_id + 1, words),
                 timestamps.no_timestamps_id,
-                timestamps.end_id,
+                min(timestamps.end_id, words),
             )
         settings = [name for name in RowRules._fields if name not in _OF_SLOTS]
         self._rules = RowRules(
@@ -57,7 +58,7 @@ class CpuSampler:
         )  # fmt: skip
         samples.set(tokens, logprobs, ranks)
 
-    def knows_beams(self, features: SamplingFeatures) -> bool:
+    def knows_beams(self, features: SamplingFeatures, count: int) -> bool:
         """Whether `beam_candidates` knows all that rows of beam searches ask for."""
         others = (features.penalties, features.ngrams, features.bad_words, features.ranks)
         return not any(others)
@@ -68,11 +69,11 @@ class CpuSampler:
         slots: np.ndarray,
         lengths: np.ndarray,
         asking: np.ndarray,
+        count: int,
         stride: int = 1,
     ) -> DeviceBeams:
-        """As `Sampler.beam_candidates` of the rows `asking` [n]."""
+        """As `Sampler.beam_candidates` of the rows `asking` [n], `count` each."""
         own, own_lengths = slots[asking].astype(np.int64), lengths[asking].astype(np.int64)
-        count = int(self.slots.host["beam_candidates"][own].max())
         tokens = np.empty((len(own), count), np.int64)
         scores, logprobs = np.empty((2, len(own), count), np.float32)
         likeliest_candidates(

@@ -13,6 +13,8 @@ from antiphon.kernels import beam_candidates
 from antiphon.kernels.sampling import SampledState, greedy, workspace
 from antiphon.runtime.device import together_to_device
 
+MOST_CANDIDATES = 64  # of a row: the kernels look for one after the other
+
 
 class KernelSampler:
     """Parameters are those of `Sampler`; `max_rows`: the most that a step may have."""
@@ -35,9 +37,11 @@ class KernelSampler:
         state = self._state(GRAPH_SETTINGS)
         greedy(logits, slots, lengths, samples.packed, self.room, state, all_gather)
 
-    def knows_beams(self, features: SamplingFeatures) -> bool:
-        """Whether `beam_candidates` knows all that rows of beam searches ask for."""
+    def knows_beams(self, features: SamplingFeatures, count: int) -> bool:
+        """Whether `beam_candidates` knows all that rows of beam searches ask for; more than
+        MOST_CANDIDATES torch finds sooner."""
         others = (
+            count > MOST_CANDIDATES,
             features.penalties,
             features.ngrams,
             features.bad_words,
@@ -52,12 +56,12 @@ class KernelSampler:
         slots: np.ndarray,
         lengths: np.ndarray,
         asking: np.ndarray,
+        count: int,
         stride: int = 1,
     ) -> DeviceBeams:
-        """As `Sampler.beam_candidates` of the rows `asking` [n], by two kernels which need what
-        those of `greedy` have left."""
+        """As `Sampler.beam_candidates` of the rows `asking` [n], `count` each, by two
+        kernels which need what those of `greedy` have left."""
         own_slots = slots[asking]
-        count = int(self.slots.host["beam_candidates"][own_slots].max())
         rows, device_slots, device_lengths = together_to_device(
             [asking * stride, own_slots, lengths[asking]], self.slots.device
         )

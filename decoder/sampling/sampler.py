@@ -101,8 +101,9 @@ class Sampler:
     ) -> None:
         """The rules of captured graphs; `slots` and `lengths` [rows] are on the device.
 
-        Writes into `samples` [rows]. `features`: what any row asks for; kernels need no
-        hint. Rows that ask for other rules get another token by `finish`.
+        Writes into `samples` [rows], but on a CPU nothing where all rows are of beam
+        searches. `features`: what any row asks for; kernels need no hint. Rows that ask
+        for other rules get another token by `finish`.
         """
         if self.slots.device.type == "cpu" and features.beams and self._are_of_beams(slots):
             return None  # no token of them counts: see `beam_candidates`
@@ -169,8 +170,10 @@ class Sampler:
         asking = self.slots.host.rows_asking("beams", slots)
         if not len(asking):
             return None
-        if self._kernels is not None and self._kernels.knows_beams(self.features(slots[asking])):
-            return self._kernels.beam_candidates(logits, slots, lengths, asking, stride)
+        own_slots = slots[asking]
+        count = int(self.slots.host["beam_candidates"][own_slots].max())
+        if self._kernels is not None and self._kernels.knows_beams(self.features(own_slots), count):
+            return self._kernels.beam_candidates(logits, slots, lengths, asking, count, stride)
         whole = self._gathered(logits[::stride], asking)
         own, _, rows = self._of_rows(whole, slots, lengths, asking)
         return likeliest_candidates(asking, own, rows, lambda scores: self._ruled(scores, rows))

@@ -231,6 +231,8 @@ class SettingsTable:
             asking = np.zeros(len(slots), bool)
             for name, off in settings:
                 asking |= self.by_name[name][slots] != off
+            if group == "resampled":  # beams' candidates are under all rules, and the host chooses
+                asking &= self.by_name["beam_candidates"][slots] == 0
             self._asking[group][slots] = asking
             self._num_asking[group] = int(self._asking[group].sum())
         self.is_asked = any(self._num_asking.values())

@@ -14,6 +14,8 @@ from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder import warm_up
+from antiphon.decoder.sampling import sampler as sampler_module
+from antiphon.decoder.sampling.cpu_sampler import CpuSampler
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import (
@@ -66,6 +68,29 @@ def test_warming_up_asks_for_every_rule(whisper_folder: Path) -> None:
     assert features_used == {item.name for item in fields(SamplingFeatures)}
     assert on | LENGTHS_AND_SEEDS == set(SETTINGS)
     assert named
+
+
+def test_every_way_to_a_token_is_gone(
+    whisper_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is only compiled or loaded once it runs."""
+    gone = set()
+
+    def watch(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            gone.add(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    ways = [(CpuSampler, "greedy"), (CpuSampler, "beam_candidates"), (Sampler, "_resampled")]
+    ways += [(sampler_module, "likeliest_candidates"), (sampler_module, "draw")]
+    for owner, name in ways:
+        watch(owner, name)
+    warmed(whisper_folder)
+    assert gone == {name for _, name in ways}
 
 
 def test_every_rule_and_parameter_is_among_those_of_warming_up() -> None:

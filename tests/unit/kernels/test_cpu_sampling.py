@@ -71,6 +71,18 @@ def test_beams_get_the_candidates_of_torch(seed: int, with_rules: bool, stride: 
     assert (~wanted.scores.isfinite()).any()
 
 
+def test_timestamps_beyond_the_vocabulary_write_nothing_there() -> None:
+    """Settings of a checkpoint may name ids that its head has no words for."""
+    slots, lengths, logits, _ = a_step(0, with_beams=False)
+    beyond = TimestampRules(VOCABULARY + 5, VOCABULARY + 4, VOCABULARY + 2, None)
+    samples = Samples.empty(COUNT, CPU)
+    whole = torch.cat([logits, torch.zeros(1, VOCABULARY)])
+    rows = torch.arange(COUNT)
+    Sampler(slots, beyond).greedy(whole[:COUNT], rows, torch.from_numpy(lengths), samples)
+    assert not whole[COUNT:].any()
+    assert ((samples.tokens >= 0) & (samples.tokens < VOCABULARY)).all()
+
+
 def test_steps_of_beams_alone_choose_no_token() -> None:
     """What greedy decoding would take for them, the host replaces."""
     slots, lengths, logits, _ = a_step(0, with_beams=True)

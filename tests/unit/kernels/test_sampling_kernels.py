@@ -113,15 +113,16 @@ def test_beams_get_the_candidates_of_torch(
     )
     asking = slots.host.rows_asking("beams", rows)
     assert 10 < len(asking) < BEAMS
-    check_beams(kernels.beam_candidates(between, rows, lengths, asking, stride), wanted)
+    check_beams(kernels.beam_candidates(between, rows, lengths, asking, 15, stride), wanted)
 
 
 def test_beams_that_ask_for_more_are_left_to_torch() -> None:
     slots = random_slots(np.random.default_rng(0), TimestampRules(60, 59, 50, None), 3, 90, 16)
     kernels = kernel_sampler(Sampler(slots, None), 3)
-    assert kernels.knows_beams(GRAPH_FEATURES_OF_BEAMS)
+    assert kernels.knows_beams(GRAPH_FEATURES_OF_BEAMS, 64)
     for feature in ("penalties", "ngrams", "bad_words", "ranks"):
-        assert not kernels.knows_beams(replace(GRAPH_FEATURES_OF_BEAMS, **{feature: True}))
+        assert not kernels.knows_beams(replace(GRAPH_FEATURES_OF_BEAMS, **{feature: True}), 64)
+    assert not kernels.knows_beams(GRAPH_FEATURES_OF_BEAMS, 65)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
