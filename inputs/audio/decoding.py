@@ -34,7 +34,7 @@ class Decoding:
         self._states_times = states_times(container)
         codec, kind = stream.codec_context.name, container.format.name
         self._amr = AmrFrames(codec) if kind in AMR else None
-        self._flac = FlacFrames(stream) if kind == "flac" else None
+        self._flac = FlacFrames(stream, begins_at_0) if kind == "flac" else None
         self._gap = SHORT_GAP if kind in COUNTING else GAP
         # When the packet before ends.
         self._last_end: float | None = 0.0 if begins_at_0 else None
