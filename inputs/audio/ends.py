@@ -14,6 +14,7 @@ from antiphon.inputs.audio.wavpack import blocks_of
 ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # the first of MP4 and MOV
 EBML, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"  # Matroska and WebM
 TTA_HEADER, TTA_SAMPLES = 22, 256 / 245  # bytes; seconds of a frame
+FIRST_BYTES = 256  # of a recording, which tell what it is
 LAYER = 0x06  # bits of an MPEG frame's second byte: 0 in ADTS
 
 
@@ -29,10 +30,10 @@ class End:
 
 def end_of(content: Any, start: int, size: int) -> End:
     """Of the recording that begins at `start` of a file of `size` bytes."""
-    head = bytes_at(content, start, HEAD)
+    head = bytes_at(content, start, FIRST_BYTES)
     end = size
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b".snd", b"caff"):
-        end = _end_of_samples(head, start, size)
+        end = _end_of_samples(bytes_at(content, start, HEAD), start, size)
     elif head[:4] == b"FORM":
         end = _behind(start + 8, int.from_bytes(head[4:8], "big"), size)
     elif head[:4] == b"TTA1":

@@ -6,7 +6,7 @@ from typing import Any
 from antiphon.config.errors import AudioError
 from antiphon.inputs.audio.declared_length import declared_seconds
 from antiphon.inputs.audio.decoding import COUNTING, Decoding, states_times
-from antiphon.inputs.audio.joined import parts_of, recordings_in
+from antiphon.inputs.audio.joined import Joined, parts_of, recordings_in
 from antiphon.inputs.audio.limits import MAX_SECONDS, too_long
 from antiphon.inputs.audio.ogg import lacks_its_begin
 from antiphon.inputs.audio.places import size_of
@@ -29,18 +29,18 @@ LEANEST = 60.0  # bytes per second, of speech codecs that send nothing in pauses
 def read_file(file: str | io.BytesIO, name: str, rate: int) -> Sound:
     """The best audio stream of a file as mono float32 at `rate` Hz, and behind it those of
     recordings that were joined to it. Raises AudioError."""
-    recording = _read(file, name, rate, CHECKS)
+    joined = recordings_in(file)
+    recording = _read(file, joined, name, rate, CHECKS)
     if not recording.num_frames:  # perhaps its encoder wrote wrong checksums from end to end
-        recording = _read(file, name, rate, {})
+        recording = _read(file, joined, name, rate, {})
     return recording.finish()
 
 
 def _read(
-    file: str | io.BytesIO, name: str, rate: int, checks: dict[str, dict[str, str]]
+    file: str | io.BytesIO, joined: Joined, name: str, rate: int, checks: dict[str, dict[str, str]]
 ) -> Recording:
     import av
 
-    joined = recordings_in(file)
     recording: Recording | None = None
     for part in parts_of(file, joined):
         try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from antiphon.inputs.audio.ends import End, end_of
-from antiphon.inputs.audio.places import blocks_from, bytes_at, id3_bytes, opened
+from antiphon.inputs.audio.places import FIRST_BLOCK, blocks_from, bytes_at, id3_bytes, opened
 from antiphon.inputs.audio.wavpack import repaired
 
 # What recordings begin with: a text, how far before it they may begin, and what must be there.
@@ -46,12 +46,13 @@ NAMED = re.compile(rb"[\w \xa9-]{4}")  # chunks of RIFF and its like have such n
 TAG_BYTES, FOOTER_BYTES = 128, 32  # of ID3v1, and at either end of an APE tag
 PADDING = re.compile(rb"\0+|\xff{16,}")
 PADDING_BYTES = 1 << 16  # that are looked at together
+MOST_RECORDINGS = 1000  # each is opened by itself, so a few bytes would cost a lot of time
 
 
 @dataclass(frozen=True)
 class Joined:
     """Where the recordings of a file begin and end, and the size of what is behind them, if that is
-    neither a tag nor padding."""
+    neither a tag nor padding: of recordings too, if there are too many."""
 
     spans: list[tuple[int, int]]
     unread: int = 0
@@ -64,7 +65,7 @@ def recordings_in(file: str | io.BytesIO) -> Joined:
         spans: list[tuple[int, int]] = []
         start: int | None = 0
         size = content.seek(0, io.SEEK_END)
-        while start is not None:
+        while start is not None and len(spans) < MOST_RECORDINGS:
             end = end_of(content, start, size)
             following = _next_beginning(content, end, size)
             last = size if following is None else following
@@ -96,27 +97,27 @@ def _next_beginning(content: Any, end: End, size: int) -> int | None:
         if frame := FRAME.match(bytes_at(content, start, 3)):
             return start + frame.end()
         start = max(end.position, start - LEADING_ZEROS)
-    for position, block in blocks_from(content, start, size):
-        offsets = [
-            offset
-            for text, befores, pattern in (BEGINNINGS if end.is_mpeg else BEGINNINGS + MPEG)
-            if (offset := _first(block, text, befores, pattern)) is not None
-        ]
-        if offsets:
-            return position + min(offsets)
+    for position, block in blocks_from(content, start, size, FIRST_BLOCK):
+        best = len(block)
+        for text, befores, pattern in BEGINNINGS if end.is_mpeg else BEGINNINGS + MPEG:
+            best = _first(block, text, befores, pattern, best)
+        if best < len(block):
+            return position + best
     return None
 
 
 def _first(
-    block: bytes, text: bytes, befores: tuple[int, ...], pattern: re.Pattern[bytes]
-) -> int | None:
-    offset = block.find(text)
+    block: bytes, text: bytes, befores: tuple[int, ...], pattern: re.Pattern[bytes], best: int
+) -> int:
+    """Where a recording begins with `text`, if that is before `best`; else `best`."""
+    end = best + max(befores) + len(text)
+    offset = block.find(text, 0, end)
     while offset >= 0:
         for before in befores:
-            if offset >= before and pattern.match(block, offset - before):
+            if 0 <= offset - before < best and pattern.match(block, offset - before):
                 return offset - before
-        offset = block.find(text, offset + 1)
-    return None
+        offset = block.find(text, offset + 1, end)
+    return best
 
 
 def _behind_tags(content: Any, position: int, size: int) -> int:
