@@ -8,9 +8,10 @@ import re
 from collections import Counter
 from typing import Any, NamedTuple
 
-from antiphon.inputs.audio.places import bytes_at, find
+from antiphon.inputs.audio.places import FIRST_BLOCK, blocks_from, bytes_at, find
 
 MAGIC, STREAM_INFORMATION = b"fLaC", 34  # bytes of that block
+MOST_BLOCKS = 4096  # of metadata
 SYNC = re.compile(rb"\xff[\xf8\xf9]")
 LONGEST_HEADER = 16  # bytes
 # Frames between two of one packet that may be lost where nothing but the second one's header says
@@ -136,20 +137,24 @@ def last_frame(content: Any, start: int, size: int) -> int:
     number = (_total(information) - 1) // per_frame if per_frame else -1
     if not 0 < number < 0x110000 or find(content, MAGIC, frames, size) >= 0:
         return frames
-    coded, position = chr(number).encode("utf-8", "surrogatepass"), frames + 4
-    while (position := find(content, coded, position, size)) >= 0:
-        header = _header(bytes_at(content, position - 4, LONGEST_HEADER))
-        if header is not None and header.number == number:
-            return position - 4
-        position += 1
+    coded = chr(number).encode("utf-8", "surrogatepass")
+    wanted = re.compile(SYNC.pattern + b".." + re.escape(coded), re.DOTALL)
+    for position, block in blocks_from(content, frames, size, FIRST_BLOCK):
+        for begin in wanted.finditer(block):
+            header = _header(block[begin.start() : begin.start() + LONGEST_HEADER])
+            if header is not None and header.number == number:
+                return position + begin.start()
     return frames
 
 
 def _end_of_metadata(content: Any, start: int) -> int:
-    position, is_last = start + len(MAGIC), False
-    while not is_last and len(block := bytes_at(content, position, 4)) == 4:
-        is_last = bool(block[0] & 0x80)
-        position += 4 + int.from_bytes(block[1:], "big")
+    position = start + len(MAGIC)
+    for _ in range(MOST_BLOCKS):
+        block = bytes_at(content, position, 4)
+        if len(block) == 4:
+            position += 4 + int.from_bytes(block[1:], "big")
+        if len(block) < 4 or block[0] & 0x80:
+            break
     return position
 
 
@@ -197,11 +202,18 @@ def _coded_number(content: bytes) -> tuple[int, int]:
     return number, 4 + ones
 
 
+def _crc8(byte: int) -> int:
+    """By the polynomial x^8 + x^2 + x + 1."""
+    for _ in range(8):
+        byte = (byte << 1 ^ 0x07) & 0xFF if byte & 0x80 else byte << 1
+    return byte
+
+
+CRC8 = bytes(map(_crc8, range(256)))
+
+
 def _checksum(header: bytes) -> int:
-    """CRC-8 of the polynomial x^8 + x^2 + x + 1."""
     rest = 0
     for byte in header:
-        rest ^= byte
-        for _ in range(8):
-            rest = (rest << 1 ^ 0x07) & 0xFF if rest & 0x80 else rest << 1
+        rest = CRC8[rest ^ byte]
     return rest

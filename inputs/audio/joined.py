@@ -33,6 +33,7 @@ BEGINNINGS = tuple(
         (b"#!AMR", 0, rb"#!AMR(?:-WB)?\n"),
     )
 )
+BEGINNING = re.compile(b"|".join(pattern.pattern for _, _, pattern in BEGINNINGS), re.DOTALL)
 LEADING_ZEROS = 3  # of MP4, which are no padding
 # Within a stream of MPEG frames these belong to it: a header may be its first frame, at one of
 # three distances by its version and channels.
@@ -45,6 +46,7 @@ FRAME = re.compile(rb"\x00?(?=\xff[\xe2-\xfe]|\x0bw)")
 NAMED = re.compile(rb"[\w \xa9-]{4}")  # chunks of RIFF and its like have such names
 TAG_BYTES, FOOTER_BYTES = 128, 32  # of ID3v1, and at either end of an APE tag
 PADDING = re.compile(rb"\0+|\xff{16,}")
+HEAD_BYTES = 64  # of a tag, a chunk or a recording, which tell what it is
 PADDING_BYTES = 1 << 16  # that are looked at together
 MOST_RECORDINGS = 1000  # each is opened by itself, so a few bytes would cost a lot of time
 
@@ -122,10 +124,12 @@ def _first(
 
 def _behind_tags(content: Any, position: int, size: int) -> int:
     """Where what is behind a recording is neither padding, nor a tag, nor a chunk of its own."""
-    while position < size and (head := bytes_at(content, position, PADDING_BYTES)):
-        if any(pattern.match(head) for _, _, pattern in BEGINNINGS):
+    while position < size and (head := bytes_at(content, position, HEAD_BYTES)):
+        if BEGINNING.match(head):
             return position
         if padding := PADDING.match(head):
+            if padding.end() == HEAD_BYTES:
+                padding = PADDING.match(bytes_at(content, position, PADDING_BYTES)) or padding
             position += padding.end()
         elif length := _tag_bytes(head) or _chunk_bytes(head, size - position):
             position += length

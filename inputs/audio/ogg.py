@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,13 +11,14 @@ from antiphon.inputs.audio.places import bytes_at, find, opened
 PAGE = b"OggS"
 HEADER, LONGEST_HEADER = 27, 27 + 255  # bytes, before and with the sizes of a page's segments
 FIRST_PAGE = 0x02  # flag in a page's header, byte 5: a stream begins here
+LAST_PAGES = 1000  # where all of these are damaged, so may be those before
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # zlib takes bits that way
 
 
 def end_of_pages(content: Any, start: int, size: int) -> int:
     """Where the recording that begins at `start` ends: behind its last undamaged page, or where a
     further one begins, as in recorded radio. What is damaged amid pages belongs to it."""
-    pages: list[tuple[int, int]] = []
+    pages: deque[tuple[int, int]] = deque(maxlen=LAST_PAGES)
     is_begun = False
     for position, behind, header in _pages(content, start, size):
         is_first = bool(header[5] & FIRST_PAGE)
@@ -26,9 +28,10 @@ def end_of_pages(content: Any, start: int, size: int) -> int:
             return size
         is_begun |= not is_first
         pages.append((position, behind))
-    while pages and not _is_whole(bytes_at(content, pages[-1][0], pages[-1][1] - pages[-1][0])):
-        pages.pop()
-    return pages[-1][1] if pages else size
+    for position, behind in reversed(pages):
+        if _is_whole(bytes_at(content, position, behind - position)):
+            return behind
+    return size
 
 
 def lacks_its_begin(file: str | io.BytesIO) -> bool:

@@ -12,7 +12,8 @@ VERSIONS = range(0x402, 0x411)
 
 @dataclass
 class WavPackBlocks:
-    """The `sound` blocks (start, end) of one recording, which ends at `end`."""
+    """The `sound` (start, end) of one recording, which ends at `end`: whole blocks that follow one
+    another."""
 
     sound: list[tuple[int, int]]
     end: int
@@ -32,7 +33,10 @@ def blocks_of(content: Any, start: int, size: int) -> WavPackBlocks:
             following = _next_block(content, position + 1, size)
         blocks.is_damaged |= following not in (behind, -1)
         if following < 0 or following >= behind:  # else another begins within it
-            blocks.sound.append((position, min(behind, size)))
+            begin = position
+            if blocks.sound and blocks.sound[-1][1] == position:
+                begin, _ = blocks.sound.pop()
+            blocks.sound.append((begin, min(behind, size)))
         if following < 0:
             blocks.end = behind
             break
