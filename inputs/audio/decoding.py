@@ -28,7 +28,8 @@ class Decoding:
         limit: float,
         begins_at_0: bool,
     ) -> None:
-        """`begins_at_0`: whether a loss precedes a first packet with another time."""
+        """`begins_at_0`: whether a loss precedes a first packet with another time. Else the
+        recording was cut from a longer one."""
         self.stream, self.recording, self.limit = stream, recording, limit
         self._packets = _packets(container, stream)
         self._states_times = states_times(container)

@@ -3,13 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from antiphon.inputs.audio import flac, ogg, wavpack
 from antiphon.inputs.audio.declared_length import HEAD, declared_samples, is_placeholder
-from antiphon.inputs.audio.flac import MAGIC as FLAC
-from antiphon.inputs.audio.flac import last_frame
-from antiphon.inputs.audio.ogg import PAGE, end_of_pages
 from antiphon.inputs.audio.places import ID3_HEADER, bytes_at, id3_bytes
-from antiphon.inputs.audio.wavpack import MAGIC as WAVPACK
-from antiphon.inputs.audio.wavpack import blocks_of
 
 ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # the first of MP4 and MOV
 EBML, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"  # Matroska and WebM
@@ -42,21 +38,34 @@ def end_of(content: Any, start: int, size: int) -> End:
         end = _end_of_matroska(head, start, size)
     elif head[4:8] in ATOMS:
         end = _end_of_atoms(content, start, size)
-    elif head[:4] == PAGE:
-        end = end_of_pages(content, start, size)
-    elif head[:4] == WAVPACK:
-        end = blocks_of(content, start, size).end
+    elif head[:4] == ogg.PAGE:
+        end = ogg.end_of_pages(content, start, size)
+    elif head[:4] == wavpack.MAGIC:
+        end = wavpack.blocks_of(content, start, size).end
     else:
         return _begin_of_frames(content, start, size)
     return End(min(end, size)) if end > start else End(size)  # its first words make no sense
+
+
+def lacks_its_begin(content: Any, start: int, end: int) -> bool:
+    """Whether damage precedes the first sound of a recording whose frames state their times. Else
+    one that does not begin at 0 s was cut from a longer one, or is of a station that had begun
+    before."""
+    start += id3_bytes(bytes_at(content, start, ID3_HEADER))
+    magic = bytes_at(content, start, 4)
+    if magic == flac.MAGIC:
+        return flac.lacks_its_begin(content, start)
+    if magic == wavpack.MAGIC:
+        return wavpack.lacks_its_begin(content, start, end)
+    return magic == ogg.PAGE and ogg.lacks_its_begin(content, start, end)
 
 
 def _begin_of_frames(content: Any, start: int, size: int) -> End:
     """Of what has no length; what is before its frames may hold pictures and anything else."""
     start += id3_bytes(bytes_at(content, start, ID3_HEADER))
     head = bytes_at(content, start, 8)
-    if head[:4] == FLAC:
-        return End(last_frame(content, start, size), is_exact=False)
+    if head[:4] == flac.MAGIC:
+        return End(flac.last_frame(content, start, size), is_exact=False)
     if head[:5] == b"#!AMR" or head[:2] == b"\x0bw":
         return End(start + 2, is_exact=False)
     if head[:1] == b"\xff" and head[1:2] >= b"\xe0":

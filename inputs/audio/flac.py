@@ -58,8 +58,9 @@ class FlacFrames:
         """Of a packet by FFmpeg, as packets of their own."""
         if not packet.size:
             return [packet]
-        if self.next is None:
-            self.next = self.first = self.before_jump = packet.pts or 0
+        if self.next is None:  # FFmpeg may have the time of a later frame
+            first = _header(bytes(packet)[:LONGEST_HEADER])
+            self.next = self.first = self.before_jump = self._start(first) if first else 0
         if packet.pts is None or (self.largest and packet.size > self.largest):
             return self.split(packet)
         # Behind a jump that was none, the stream goes on where it was.
@@ -85,6 +86,9 @@ class FlacFrames:
             pieces.append(piece)
         return pieces
 
+    def _start(self, header: Header) -> int:
+        return header.number * (1 if header.is_variable else self.samples)
+
     def _all_frames(self, content: bytes) -> list[Frame]:
         """Those whose header is whole and of the stream's kind. Chance makes others."""
         frames = []
@@ -92,7 +96,7 @@ class FlacFrames:
             offset = sync.start()
             header = _header(content[offset : offset + LONGEST_HEADER])
             if header is not None:
-                start = header.number * (1 if header.is_variable else self.samples)
+                start = self._start(header)
                 frames.append(Frame(offset, start, start + header.samples, header.kind))
         kind = self.kind
         if kind is None and frames:
@@ -122,8 +126,7 @@ class FlacFrames:
 
 
 def lacks_its_begin(content: Any, start: int) -> bool:
-    """Whether no frame follows the metadata of the recording at `start`. Else one that does not
-    begin at 0 was cut from a longer one."""
+    """Whether no frame follows the metadata of the recording at `start`."""
     frames = _end_of_metadata(content, start)
     return _header(bytes_at(content, frames, LONGEST_HEADER)) is None
 

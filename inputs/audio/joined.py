@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from antiphon.inputs.audio.ends import End, end_of
+from antiphon.inputs.audio.ends import End, end_of, lacks_its_begin
 from antiphon.inputs.audio.places import FIRST_BLOCK, blocks_from, bytes_at, id3_bytes, opened
 from antiphon.inputs.audio.wavpack import repaired
 
@@ -77,18 +77,26 @@ def recordings_in(file: str | io.BytesIO) -> Joined:
         return Joined(spans, unread)
 
 
-def parts_of(file: str | io.BytesIO, joined: Joined) -> Iterator[str | io.BytesIO]:
-    """Each recording as a file of its own; WavPack without what is damaged."""
+@dataclass(frozen=True)
+class Part:
+    """One recording as a file of its own; WavPack without what is damaged."""
+
+    file: str | io.BytesIO
+    lacks_its_begin: bool = False
+
+
+def parts_of(file: str | io.BytesIO, joined: Joined) -> Iterator[Part]:
     for start, end in joined.spans:
-        part = None
+        part, lacks = None, False
         with opened(file) as content:
             if content is not None:
+                lacks = lacks_its_begin(content, start, end)
                 part = repaired(content, start, end)
                 if part is None and len(joined.spans) > 1:
                     part = bytes_at(content, start, end - start)
         if part is None and isinstance(file, io.BytesIO):
             file.seek(0)
-        yield file if part is None else io.BytesIO(part)
+        yield Part(file if part is None else io.BytesIO(part), lacks)
 
 
 def _next_beginning(content: Any, end: End, size: int) -> int | None:

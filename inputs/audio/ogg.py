@@ -1,12 +1,11 @@
 """Ogg files by their pages (RFC 3533)."""
 
-import io
 import zlib
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from antiphon.inputs.audio.places import bytes_at, find, opened
+from antiphon.inputs.audio.places import bytes_at, find
 
 PAGE = b"OggS"
 HEADER, LONGEST_HEADER = 27, 27 + 255  # bytes, before and with the sizes of a page's segments
@@ -34,21 +33,16 @@ def end_of_pages(content: Any, start: int, size: int) -> int:
     return size
 
 
-def lacks_its_begin(file: str | io.BytesIO) -> bool:
-    """Whether damage precedes the first page with sound. Else a recording that does not begin at 0
-    s is one of a station that had begun before."""
-    with opened(file) as content:
-        if content is None:
+def lacks_its_begin(content: Any, start: int, size: int) -> bool:
+    """Whether damage precedes the first page with sound of the recording at `start`."""
+    expected = start
+    for position, behind, header in _pages(content, start, size):
+        if position != expected or not _is_whole(bytes_at(content, position, behind - position)):
+            return True
+        if int.from_bytes(header[6:14], "little", signed=True) > 0:
             return False
-        before = None
-        for position, behind, header in _pages(content, 0, content.seek(0, io.SEEK_END)):
-            is_whole = _is_whole(bytes_at(content, position, behind - position))
-            if not is_whole or (before is not None and position != before):
-                return True
-            if int.from_bytes(header[6:14], "little", signed=True) > 0:
-                return False
-            before = behind
-        return False
+        expected = behind
+    return False
 
 
 def _pages(content: Any, start: int, size: int) -> Iterator[tuple[int, int, bytes]]:

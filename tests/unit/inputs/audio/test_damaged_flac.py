@@ -1,10 +1,11 @@
 """FLAC whose damage resembles frames, and FLAC that was cut from a longer one."""
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
-from encoded_audio import RATE, SECONDS, encode, lost, seconds_of
+from encoded_audio import RATE, SECONDS, av, encode, encoded, lost, seconds_of
 
 from antiphon.inputs.audio.flac import FlacFrames, _checksum
 from antiphon.inputs.audio.forms import read_sound
@@ -100,3 +101,51 @@ def test_behind_a_jump_that_was_none_the_stream_goes_on() -> None:
     packets = [Packet(header(number) + bytes(50), 4608 * number) for number in (11, 12)]
     assert [split.frames(packet) for packet in packets] == [[packet] for packet in packets]
     assert split.next == 4608 * 13
+
+
+def cut(codec: str, container: str) -> tuple[bytes, float]:
+    """The second half of a file, in its packets as they are, and where it begins in seconds."""
+    content = encode(codec, container, 44_100, layout="stereo", repeats=2)
+    with av.open(io.BytesIO(content)) as source:
+        stream = source.streams.audio[0]
+        packets = [(p.pts, bytes(p)) for p in source.demux(stream) if p.size]
+    head = content[: content.index(packets[0][1])]
+    kept = packets[len(packets) // 2 :]
+    return head + b"".join(packet for _, packet in kept), kept[0][0] / 44_100
+
+
+@pytest.mark.parametrize("names", [("flac", "flac"), ("wavpack", "wv")], ids=str)
+def test_what_was_cut_from_a_longer_recording_lacks_nothing(names: tuple[str, str]) -> None:
+    """Its frames count on from that one's."""
+    content, start = cut(*names)
+    sound = read_sound(content, RATE)
+    assert start > 3
+    assert seconds_of(sound) == pytest.approx(2 * SECONDS - start, abs=0.01)
+    assert sound.skipped == []
+    joined = read_sound(encoded("wav") + content, RATE) if names[0] == "flac" else None
+    assert joined is None or (seconds_of(joined), joined.skipped) == (
+        pytest.approx(3 * SECONDS - start, abs=0.01),
+        [],
+    )
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_damaged_in_it_is_told_at_its_time(known: bool) -> None:
+    content, start = cut("flac", "flac")
+    damaged = bytearray(content)
+    if not known:
+        damaged[8 + 4 : 8 + 10] = bytes(6)
+    damaged[len(damaged) * 3 // 4] ^= 0x5A
+    sound = read_sound(bytes(damaged), RATE)
+    assert seconds_of(sound) == pytest.approx(2 * SECONDS - start, abs=0.01)
+    (span,) = sound.skipped
+    assert span.start == pytest.approx((2 * SECONDS - start) * 3 / 4, abs=0.4)
+
+
+def test_a_first_block_of_wavpack_that_is_damaged_is_missing() -> None:
+    content = bytearray(encode("wavpack", "wv", 44_100, layout="stereo", repeats=2))
+    content[4] ^= 0x5A  # of its size
+    sound = read_sound(bytes(content), RATE)
+    assert seconds_of(sound) == pytest.approx(2 * SECONDS, abs=0.01)
+    (span,) = sound.skipped
+    assert (span.start, span.end) == (0.0, pytest.approx(0.5, abs=0.01))
