@@ -56,8 +56,8 @@ def _read(
             if recording is None:
                 raise AudioError(f"{name}: not readable as audio ({error.strerror})") from error
             recording.unread(size_of(part.file))
+        recording.unread(part.unread)
     assert recording is not None
-    recording.unread(joined.unread)
     return recording
 
 

@@ -53,18 +53,19 @@ MOST_RECORDINGS = 1000  # each is opened by itself, so a few bytes would cost a 
 
 @dataclass(frozen=True)
 class Joined:
-    """Where the recordings of a file begin and end, and the size of what is behind them, if that is
-    neither a tag nor padding: of recordings too, if there are too many."""
+    """Where the recordings of a file begin and end, and the size of what is behind each, if that is
+    neither a tag nor padding: behind the last one of recordings too, if there are too many."""
 
     spans: list[tuple[int, int]]
-    unread: int = 0
+    unread: list[int]
 
 
 def recordings_in(file: str | io.BytesIO) -> Joined:
     with opened(file) as content:
         if content is None:
-            return Joined([(0, 0)])
+            return Joined([(0, 0)], [0])
         spans: list[tuple[int, int]] = []
+        unread: list[int] = []
         start: int | None = 0
         size = content.seek(0, io.SEEK_END)
         while start is not None and len(spans) < MOST_RECORDINGS:
@@ -72,8 +73,10 @@ def recordings_in(file: str | io.BytesIO) -> Joined:
             following = _next_beginning(content, end, size)
             last = size if following is None else following
             spans.append((start, end.position if end.is_exact else last))
+            unread.append(max(0, last - _behind_tags(content, spans[-1][1], last)))
             start = following
-        unread = size - _behind_tags(content, spans[-1][1], size)
+        if start is not None:
+            unread[-1] += size - start
         return Joined(spans, unread)
 
 
@@ -82,11 +85,12 @@ class Part:
     """One recording as a file of its own; WavPack without what is damaged."""
 
     file: str | io.BytesIO
-    lacks_its_begin: bool = False
+    lacks_its_begin: bool
+    unread: int  # bytes behind it that are no part of any
 
 
 def parts_of(file: str | io.BytesIO, joined: Joined) -> Iterator[Part]:
-    for start, end in joined.spans:
+    for (start, end), unread in zip(joined.spans, joined.unread, strict=True):
         part, lacks = None, False
         with opened(file) as content:
             if content is not None:
@@ -96,7 +100,7 @@ def parts_of(file: str | io.BytesIO, joined: Joined) -> Iterator[Part]:
                     part = bytes_at(content, start, end - start)
         if part is None and isinstance(file, io.BytesIO):
             file.seek(0)
-        yield Part(file if part is None else io.BytesIO(part), lacks)
+        yield Part(file if part is None else io.BytesIO(part), lacks, unread)
 
 
 def _next_beginning(content: Any, end: End, size: int) -> int | None:
@@ -141,7 +145,9 @@ def _behind_tags(content: Any, position: int, size: int) -> int:
             position += padding.end()
         elif length := _tag_bytes(head) or _chunk_bytes(head, size - position):
             position += length
-        elif bytes_at(content, size - FOOTER_BYTES, 8) == b"APETAGEX":  # without a header
+        elif (
+            size >= FOOTER_BYTES and bytes_at(content, size - FOOTER_BYTES, 8) == b"APETAGEX"
+        ):  # without a header
             return size
         else:
             return position
