@@ -12,16 +12,20 @@ EBML, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"  # Matroska and WebM
 TTA_HEADER, TTA_SAMPLES = 22, 256 / 245  # bytes; seconds of a frame
 FIRST_BYTES = 256  # of a recording, which tell what it is
 LAYER = 0x06  # bits of an MPEG frame's second byte: 0 in ADTS
+# Both have tags amid their frames, as of the pieces that a stream was sent in; FFmpeg reads on
+# behind them. The others stand in frames of MPEG.
+OF_ADTS, OF_MPEG = (b"ID3",), (b"ID3", b"Xing", b"Info")
 
 
 @dataclass(frozen=True)
 class End:
     """is_exact: the recording has ended at `position`. Else it may go on there, as it has no
-    length, and only another one's beginning ends it. is_mpeg: ID3 tags within belong to it."""
+    length, and only another one's beginning ends it. `own`: what others begin with and this one may
+    hold."""
 
     position: int
     is_exact: bool = True
-    is_mpeg: bool = False
+    own: tuple[bytes, ...] = ()
 
 
 def end_of(content: Any, start: int, size: int) -> End:
@@ -69,7 +73,7 @@ def _begin_of_frames(content: Any, start: int, size: int) -> End:
     if head[:5] == b"#!AMR" or head[:2] == b"\x0bw":
         return End(start + 2, is_exact=False)
     if head[:1] == b"\xff" and head[1:2] >= b"\xe0":
-        return End(start + 2, is_exact=False, is_mpeg=bool(head[1] & LAYER))
+        return End(start + 2, is_exact=False, own=OF_MPEG if head[1] & LAYER else OF_ADTS)
     return End(size)
 
 

@@ -35,8 +35,7 @@ BEGINNINGS = tuple(
 )
 BEGINNING = re.compile(b"|".join(pattern.pattern for _, _, pattern in BEGINNINGS), re.DOTALL)
 LEADING_ZEROS = 3  # of MP4, which are no padding
-# Within a stream of MPEG frames these belong to it: a header may be its first frame, at one of
-# three distances by its version and channels.
+# A header may be the first frame of MPEG, at one of three distances by its version and channels.
 MPEG = (
     (b"ID3", (0,), re.compile(rb"ID3[\x02-\x04].{2}[\x00-\x7f]{4}", re.DOTALL)),
     *((text, (36, 21, 13), re.compile(rb"\xff[\xe2-\xfe]")) for text in (b"Xing", b"Info")),
@@ -113,8 +112,9 @@ def _next_beginning(content: Any, end: End, size: int) -> int | None:
         start = max(end.position, start - LEADING_ZEROS)
     for position, block in blocks_from(content, start, size, FIRST_BLOCK):
         best = len(block)
-        for text, befores, pattern in BEGINNINGS if end.is_mpeg else BEGINNINGS + MPEG:
-            best = _first(block, text, befores, pattern, best)
+        for text, befores, pattern in BEGINNINGS + MPEG:
+            if text not in end.own:
+                best = _first(block, text, befores, pattern, best)
         if best < len(block):
             return position + best
     return None

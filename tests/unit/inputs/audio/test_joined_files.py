@@ -159,6 +159,21 @@ def test_a_recording_behind_a_tag_is_heard(tag: str) -> None:
     np.testing.assert_array_equal(read_sound(content, RATE).samples, joined("wav", "mp3"))
 
 
+@pytest.mark.parametrize("name", ["aac", "mp3-without"])
+def test_tags_amid_frames_belong_to_them(name: str) -> None:
+    """As in the pieces that a stream was sent in, put together again."""
+    content, first = file_of(name), file_of(name)[:2]
+    if content[:3] == b"ID3":
+        content = content[10 + (content[8] << 7 | content[9]) :]
+        first = content[:2]
+    middle = content.index(first, len(content) // 2)
+    with_tags = TAGS["ID3v2"] + content[:middle] + TAGS["ID3v2"] + content[middle:]
+    assert len(recordings_in(io.BytesIO(with_tags)).spans) == 1
+    sound = read_sound(with_tags, RATE)
+    assert lost(sound, "undecodable") < 0.1
+    assert seconds_of(sound) == pytest.approx(SECONDS, abs=0.1)
+
+
 def test_a_recording_within_a_picture_or_a_chunk_is_none() -> None:
     wav = bytearray(file_of("wav"))
     inner = b"LIST" + struct.pack("<I", len(wav)) + bytes(wav)
