@@ -141,7 +141,7 @@ def undo_cancelling(
 ) -> float:
     """Where channels cancel each other out, puts one of them into their mean `mono` [n]: the first
     that is hardly quieter than any. From the peak of `mono` to that which it has now."""
-    if peak >= QUIET or len(channels_first) == 1:
+    if not peak < QUIET or len(channels_first) == 1:  # NaN is left to those who check
         return peak
     with np.errstate(over="ignore", invalid="ignore"):
         heard = (channels_first.astype(np.float32) - np.float32(middle)) / np.float32(full_scale)

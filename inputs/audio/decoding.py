@@ -28,13 +28,15 @@ class Decoding:
         limit: float,
         begins_at_0: bool,
     ) -> None:
-        """`begins_at_0`: whether a loss precedes a first packet with another time."""
+        """`begins_at_0`: whether a loss precedes a first packet with another time. Else the
+        recording was cut from a longer one."""
         self.stream, self.recording, self.limit = stream, recording, limit
         self._packets = _packets(container, stream)
+        self._time_base = float(stream.time_base or 0)  # seconds; a fraction costs more, each time
         self._states_times = states_times(container)
         codec, kind = stream.codec_context.name, container.format.name
         self._amr = AmrFrames(codec) if kind in AMR else None
-        self._flac = FlacFrames(stream) if kind == "flac" else None
+        self._flac = FlacFrames(stream, begins_at_0) if kind == "flac" else None
         self._gap = SHORT_GAP if kind in COUNTING else GAP
         # When the packet before ends.
         self._last_end: float | None = 0.0 if begins_at_0 else None
@@ -42,16 +44,18 @@ class Decoding:
     def run(self) -> None:
         import av
 
+        unreadable = (av.FFmpegError, NotImplementedError)
         try:
             for packet in self._packets:
-                for frame in [packet] if self._flac is None else self._flac.frames(packet):
-                    self._take(frame)
+                if self._flac is None:
+                    self._take(packet, unreadable)
+                else:
+                    for frame in self._flac.frames(packet):
+                        self._take(frame, unreadable)
         except av.error.EOFError:
             return
 
-    def _take(self, packet: Any) -> None:
-        import av
-
+    def _take(self, packet: Any, unreadable: tuple[type[Exception], ...]) -> None:
         recording = self.recording
         seconds = self._follow(packet)
         kind = "speech" if self._amr is None else self._amr.kind(packet)
@@ -63,9 +67,9 @@ class Decoding:
             return
         try:
             frames = packet.decode()
-        except av.error.EOFError:
+        except EOFError:  # FFmpeg's is one too
             raise
-        except (av.FFmpegError, NotImplementedError):  # the other packets decode without it
+        except unreadable:  # the other packets decode without it
             is_whole = self._states_times and not packet.is_corrupt  # else it was cut off
             recording.skip(seconds, None if is_whole else packet.size)
             return
@@ -78,9 +82,14 @@ class Decoding:
 
     def _follow(self, packet: Any) -> float | None:
         """The seconds of a packet; what is missing before it is told."""
-        start, seconds = _seconds(packet.pts, packet), _seconds(packet.duration or None, packet)
+        ticks, time_base = packet.duration, self._time_base
+        seconds = ticks * time_base if ticks and time_base else None
+        if not self._states_times:
+            return seconds
+        ticks = packet.pts
+        start = None if ticks is None or not time_base else ticks * time_base
         gap = 0.0 if self._last_end is None or start is None else start - self._last_end
-        if gap > self._gap and self._states_times:
+        if gap > self._gap:
             self.recording.lose(gap, "missing", self.limit)
         self._last_end = None if start is None or seconds is None else start + seconds
         return seconds
@@ -88,10 +97,6 @@ class Decoding:
 
 def states_times(container: Any) -> bool:
     return bool(WITH_TIMES & set(container.format.name.split(",")))
-
-
-def _seconds(ticks: int | None, packet: Any) -> float | None:
-    return None if ticks is None or packet.time_base is None else float(ticks * packet.time_base)
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:

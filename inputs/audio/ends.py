@@ -3,36 +3,37 @@
 from dataclasses import dataclass
 from typing import Any
 
+from antiphon.inputs.audio import flac, ogg, wavpack
 from antiphon.inputs.audio.declared_length import HEAD, declared_samples, is_placeholder
-from antiphon.inputs.audio.flac import MAGIC as FLAC
-from antiphon.inputs.audio.flac import last_frame
-from antiphon.inputs.audio.ogg import PAGE, end_of_pages
 from antiphon.inputs.audio.places import ID3_HEADER, bytes_at, id3_bytes
-from antiphon.inputs.audio.wavpack import MAGIC as WAVPACK
-from antiphon.inputs.audio.wavpack import blocks_of
 
 ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # the first of MP4 and MOV
 EBML, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"  # Matroska and WebM
 TTA_HEADER, TTA_SAMPLES = 22, 256 / 245  # bytes; seconds of a frame
+FIRST_BYTES = 256  # of a recording, which tell what it is
 LAYER = 0x06  # bits of an MPEG frame's second byte: 0 in ADTS
+# Both have tags amid their frames, as of the pieces that a stream was sent in; FFmpeg reads on
+# behind them. The others stand in frames of MPEG.
+OF_ADTS, OF_MPEG = (b"ID3",), (b"ID3", b"Xing", b"Info")
 
 
 @dataclass(frozen=True)
 class End:
     """is_exact: the recording has ended at `position`. Else it may go on there, as it has no
-    length, and only another one's beginning ends it. is_mpeg: ID3 tags within belong to it."""
+    length, and only another one's beginning ends it. `own`: what others begin with and this one may
+    hold."""
 
     position: int
     is_exact: bool = True
-    is_mpeg: bool = False
+    own: tuple[bytes, ...] = ()
 
 
 def end_of(content: Any, start: int, size: int) -> End:
     """Of the recording that begins at `start` of a file of `size` bytes."""
-    head = bytes_at(content, start, HEAD)
+    head = bytes_at(content, start, FIRST_BYTES)
     end = size
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b".snd", b"caff"):
-        end = _end_of_samples(head, start, size)
+        end = _end_of_samples(bytes_at(content, start, HEAD), start, size)
     elif head[:4] == b"FORM":
         end = _behind(start + 8, int.from_bytes(head[4:8], "big"), size)
     elif head[:4] == b"TTA1":
@@ -41,25 +42,38 @@ def end_of(content: Any, start: int, size: int) -> End:
         end = _end_of_matroska(head, start, size)
     elif head[4:8] in ATOMS:
         end = _end_of_atoms(content, start, size)
-    elif head[:4] == PAGE:
-        end = end_of_pages(content, start, size)
-    elif head[:4] == WAVPACK:
-        end = blocks_of(content, start, size).end
+    elif head[:4] == ogg.PAGE:
+        end = ogg.end_of_pages(content, start, size)
+    elif head[:4] == wavpack.MAGIC:
+        end = wavpack.blocks_of(content, start, size).end
     else:
         return _begin_of_frames(content, start, size)
     return End(min(end, size)) if end > start else End(size)  # its first words make no sense
+
+
+def lacks_its_begin(content: Any, start: int, end: int) -> bool:
+    """Whether damage precedes the first sound of a recording whose frames state their times. Else
+    one that does not begin at 0 s was cut from a longer one, or is of a station that had begun
+    before."""
+    start += id3_bytes(bytes_at(content, start, ID3_HEADER))
+    magic = bytes_at(content, start, 4)
+    if magic == flac.MAGIC:
+        return flac.lacks_its_begin(content, start)
+    if magic == wavpack.MAGIC:
+        return wavpack.lacks_its_begin(content, start, end)
+    return magic == ogg.PAGE and ogg.lacks_its_begin(content, start, end)
 
 
 def _begin_of_frames(content: Any, start: int, size: int) -> End:
     """Of what has no length; what is before its frames may hold pictures and anything else."""
     start += id3_bytes(bytes_at(content, start, ID3_HEADER))
     head = bytes_at(content, start, 8)
-    if head[:4] == FLAC:
-        return End(last_frame(content, start, size), is_exact=False)
+    if head[:4] == flac.MAGIC:
+        return End(flac.last_frame(content, start, size), is_exact=False)
     if head[:5] == b"#!AMR" or head[:2] == b"\x0bw":
         return End(start + 2, is_exact=False)
     if head[:1] == b"\xff" and head[1:2] >= b"\xe0":
-        return End(start + 2, is_exact=False, is_mpeg=bool(head[1] & LAYER))
+        return End(start + 2, is_exact=False, own=OF_MPEG if head[1] & LAYER else OF_ADTS)
     return End(size)
 
 

@@ -6,9 +6,8 @@ from typing import Any
 from antiphon.config.errors import AudioError
 from antiphon.inputs.audio.declared_length import declared_seconds
 from antiphon.inputs.audio.decoding import COUNTING, Decoding, states_times
-from antiphon.inputs.audio.joined import parts_of, recordings_in
+from antiphon.inputs.audio.joined import Joined, Part, parts_of, recordings_in
 from antiphon.inputs.audio.limits import MAX_SECONDS, too_long
-from antiphon.inputs.audio.ogg import lacks_its_begin
 from antiphon.inputs.audio.places import size_of
 from antiphon.inputs.audio.recording import Recording
 from antiphon.inputs.audio.sound import Sound
@@ -29,22 +28,22 @@ LEANEST = 60.0  # bytes per second, of speech codecs that send nothing in pauses
 def read_file(file: str | io.BytesIO, name: str, rate: int) -> Sound:
     """The best audio stream of a file as mono float32 at `rate` Hz, and behind it those of
     recordings that were joined to it. Raises AudioError."""
-    recording = _read(file, name, rate, CHECKS)
+    joined = recordings_in(file)
+    recording = _read(file, joined, name, rate, CHECKS)
     if not recording.num_frames:  # perhaps its encoder wrote wrong checksums from end to end
-        recording = _read(file, name, rate, {})
+        recording = _read(file, joined, name, rate, {})
     return recording.finish()
 
 
 def _read(
-    file: str | io.BytesIO, name: str, rate: int, checks: dict[str, dict[str, str]]
+    file: str | io.BytesIO, joined: Joined, name: str, rate: int, checks: dict[str, dict[str, str]]
 ) -> Recording:
     import av
 
-    joined = recordings_in(file)
     recording: Recording | None = None
     for part in parts_of(file, joined):
         try:
-            with open_media(part) as container:
+            with open_media(part.file) as container:
                 stream = container.streams.best("audio")
                 if stream is not None:
                     stream.codec_context.options = checks.get(stream.codec_context.name, {})
@@ -52,18 +51,18 @@ def _read(
                 elif recording is None:
                     raise AudioError(f"{name}: holds no audio stream")
                 else:
-                    recording.unread(size_of(part))
+                    recording.unread(size_of(part.file))
         except av.FFmpegError as error:
             if recording is None:
                 raise AudioError(f"{name}: not readable as audio ({error.strerror})") from error
-            recording.unread(size_of(part))
+            recording.unread(size_of(part.file))
+        recording.unread(part.unread)
     assert recording is not None
-    recording.unread(joined.unread)
     return recording
 
 
 def _read_part(
-    file: str | io.BytesIO,
+    part: Part,
     container: Any,
     stream: Any,
     recording: Recording | None,
@@ -73,19 +72,21 @@ def _read_part(
     """Adds one of the recordings in a file to `recording`, None before the first."""
     import av
 
-    seconds = _stated_seconds(container, stream, size_of(file))
+    seconds = _stated_seconds(container, stream, size_of(part.file))
     if seconds > MAX_SECONDS:
         raise too_long(name)
     if recording is None:
         recording = Recording(name, rate, seconds, stream.codec_context.name.startswith("pcm_"))
     recording.begin_part()
-    declared = declared_seconds(file, container, stream)
+    declared = declared_seconds(part.file, container, stream)
     if declared is None:
         declared = seconds if states_times(container) else 0.0
-    counts, begins_at_0 = container.format.name in COUNTING, False
-    if container.format.name == "ogg" and lacks_its_begin(file):
-        begins_at_0, seconds = True, seconds + max(0, container.start_time or 0) / av.time_base
-    Decoding(container, stream, recording, seconds, begins_at_0 or counts).run()
+    counts, start = container.format.name in COUNTING, (container.start_time or 0) / av.time_base
+    if part.lacks_its_begin and container.format.name == "ogg":
+        seconds += max(0.0, start)
+    elif counts and not part.lacks_its_begin and 0 < start < declared:
+        declared -= start  # the header is that of the longer one from which it was cut
+    Decoding(container, stream, recording, seconds, part.lacks_its_begin).run()
     recording.end_part(declared, SHORTEST_FRAME if counts else END_TOLERANCE)
     return recording
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from antiphon.inputs.audio.ends import End, end_of
-from antiphon.inputs.audio.places import blocks_from, bytes_at, id3_bytes, opened
+from antiphon.inputs.audio.ends import End, end_of, lacks_its_begin
+from antiphon.inputs.audio.places import FIRST_BLOCK, blocks_from, bytes_at, id3_bytes, opened
 from antiphon.inputs.audio.wavpack import repaired
 
 # What recordings begin with: a text, how far before it they may begin, and what must be there.
@@ -33,9 +33,9 @@ BEGINNINGS = tuple(
         (b"#!AMR", 0, rb"#!AMR(?:-WB)?\n"),
     )
 )
+BEGINNING = re.compile(b"|".join(pattern.pattern for _, _, pattern in BEGINNINGS), re.DOTALL)
 LEADING_ZEROS = 3  # of MP4, which are no padding
-# Within a stream of MPEG frames these belong to it: a header may be its first frame, at one of
-# three distances by its version and channels.
+# A header may be the first frame of MPEG, at one of three distances by its version and channels.
 MPEG = (
     (b"ID3", (0,), re.compile(rb"ID3[\x02-\x04].{2}[\x00-\x7f]{4}", re.DOTALL)),
     *((text, (36, 21, 13), re.compile(rb"\xff[\xe2-\xfe]")) for text in (b"Xing", b"Info")),
@@ -45,47 +45,61 @@ FRAME = re.compile(rb"\x00?(?=\xff[\xe2-\xfe]|\x0bw)")
 NAMED = re.compile(rb"[\w \xa9-]{4}")  # chunks of RIFF and its like have such names
 TAG_BYTES, FOOTER_BYTES = 128, 32  # of ID3v1, and at either end of an APE tag
 PADDING = re.compile(rb"\0+|\xff{16,}")
+HEAD_BYTES = 64  # of a tag, a chunk or a recording, which tell what it is
 PADDING_BYTES = 1 << 16  # that are looked at together
+MOST_RECORDINGS = 1000  # each is opened by itself, so a few bytes would cost a lot of time
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Where the recordings of a file begin and end, and the size of what is behind them, if that is
-    neither a tag nor padding."""
+    """Where the recordings of a file begin and end, and the size of what is behind each, if that is
+    neither a tag nor padding: behind the last one of recordings too, if there are too many."""
 
     spans: list[tuple[int, int]]
-    unread: int = 0
+    unread: list[int]
 
 
 def recordings_in(file: str | io.BytesIO) -> Joined:
     with opened(file) as content:
         if content is None:
-            return Joined([(0, 0)])
+            return Joined([(0, 0)], [0])
         spans: list[tuple[int, int]] = []
+        unread: list[int] = []
         start: int | None = 0
         size = content.seek(0, io.SEEK_END)
-        while start is not None:
+        while start is not None and len(spans) < MOST_RECORDINGS:
             end = end_of(content, start, size)
             following = _next_beginning(content, end, size)
             last = size if following is None else following
             spans.append((start, end.position if end.is_exact else last))
+            unread.append(max(0, last - _behind_tags(content, spans[-1][1], last)))
             start = following
-        unread = size - _behind_tags(content, spans[-1][1], size)
+        if start is not None:
+            unread[-1] += size - start
         return Joined(spans, unread)
 
 
-def parts_of(file: str | io.BytesIO, joined: Joined) -> Iterator[str | io.BytesIO]:
-    """Each recording as a file of its own; WavPack without what is damaged."""
-    for start, end in joined.spans:
-        part = None
+@dataclass(frozen=True)
+class Part:
+    """One recording as a file of its own; WavPack without what is damaged."""
+
+    file: str | io.BytesIO
+    lacks_its_begin: bool
+    unread: int  # bytes behind it that are no part of any
+
+
+def parts_of(file: str | io.BytesIO, joined: Joined) -> Iterator[Part]:
+    for (start, end), unread in zip(joined.spans, joined.unread, strict=True):
+        part, lacks = None, False
         with opened(file) as content:
             if content is not None:
+                lacks = lacks_its_begin(content, start, end)
                 part = repaired(content, start, end)
                 if part is None and len(joined.spans) > 1:
                     part = bytes_at(content, start, end - start)
         if part is None and isinstance(file, io.BytesIO):
             file.seek(0)
-        yield file if part is None else io.BytesIO(part)
+        yield Part(file if part is None else io.BytesIO(part), lacks, unread)
 
 
 def _next_beginning(content: Any, end: End, size: int) -> int | None:
@@ -96,39 +110,44 @@ def _next_beginning(content: Any, end: End, size: int) -> int | None:
         if frame := FRAME.match(bytes_at(content, start, 3)):
             return start + frame.end()
         start = max(end.position, start - LEADING_ZEROS)
-    for position, block in blocks_from(content, start, size):
-        offsets = [
-            offset
-            for text, befores, pattern in (BEGINNINGS if end.is_mpeg else BEGINNINGS + MPEG)
-            if (offset := _first(block, text, befores, pattern)) is not None
-        ]
-        if offsets:
-            return position + min(offsets)
+    for position, block in blocks_from(content, start, size, FIRST_BLOCK):
+        best = len(block)
+        for text, befores, pattern in BEGINNINGS + MPEG:
+            if text not in end.own:
+                best = _first(block, text, befores, pattern, best)
+        if best < len(block):
+            return position + best
     return None
 
 
 def _first(
-    block: bytes, text: bytes, befores: tuple[int, ...], pattern: re.Pattern[bytes]
-) -> int | None:
-    offset = block.find(text)
+    block: bytes, text: bytes, befores: tuple[int, ...], pattern: re.Pattern[bytes], best: int
+) -> int:
+    """Where a recording begins with `text`, if that is before `best`; else `best`."""
+    end = best + max(befores) + len(text)
+    offset = block.find(text, 0, end)
     while offset >= 0:
         for before in befores:
-            if offset >= before and pattern.match(block, offset - before):
+            if 0 <= offset - before < best and pattern.match(block, offset - before):
                 return offset - before
-        offset = block.find(text, offset + 1)
-    return None
+        offset = block.find(text, offset + 1, end)
+    return best
 
 
 def _behind_tags(content: Any, position: int, size: int) -> int:
     """Where what is behind a recording is neither padding, nor a tag, nor a chunk of its own."""
-    while position < size and (head := bytes_at(content, position, PADDING_BYTES)):
-        if any(pattern.match(head) for _, _, pattern in BEGINNINGS):
+    while position < size and (head := bytes_at(content, position, HEAD_BYTES)):
+        if BEGINNING.match(head):
             return position
         if padding := PADDING.match(head):
+            if padding.end() == HEAD_BYTES:
+                padding = PADDING.match(bytes_at(content, position, PADDING_BYTES)) or padding
             position += padding.end()
         elif length := _tag_bytes(head) or _chunk_bytes(head, size - position):
             position += length
-        elif bytes_at(content, size - FOOTER_BYTES, 8) == b"APETAGEX":  # without a header
+        elif (
+            size >= FOOTER_BYTES and bytes_at(content, size - FOOTER_BYTES, 8) == b"APETAGEX"
+        ):  # without a header
             return size
         else:
             return position

@@ -1,22 +1,23 @@
 """Ogg files by their pages (RFC 3533)."""
 
-import io
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from antiphon.inputs.audio.places import bytes_at, find, opened
+from antiphon.inputs.audio.places import bytes_at, find
 
 PAGE = b"OggS"
 HEADER, LONGEST_HEADER = 27, 27 + 255  # bytes, before and with the sizes of a page's segments
 FIRST_PAGE = 0x02  # flag in a page's header, byte 5: a stream begins here
+LAST_PAGES = 1000  # where all of these are damaged, so may be those before
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # zlib takes bits that way
 
 
 def end_of_pages(content: Any, start: int, size: int) -> int:
     """Where the recording that begins at `start` ends: behind its last undamaged page, or where a
     further one begins, as in recorded radio. What is damaged amid pages belongs to it."""
-    pages: list[tuple[int, int]] = []
+    pages: deque[tuple[int, int]] = deque(maxlen=LAST_PAGES)
     is_begun = False
     for position, behind, header in _pages(content, start, size):
         is_first = bool(header[5] & FIRST_PAGE)
@@ -26,26 +27,22 @@ def end_of_pages(content: Any, start: int, size: int) -> int:
             return size
         is_begun |= not is_first
         pages.append((position, behind))
-    while pages and not _is_whole(bytes_at(content, pages[-1][0], pages[-1][1] - pages[-1][0])):
-        pages.pop()
-    return pages[-1][1] if pages else size
+    for position, behind in reversed(pages):
+        if _is_whole(bytes_at(content, position, behind - position)):
+            return behind
+    return size
 
 
-def lacks_its_begin(file: str | io.BytesIO) -> bool:
-    """Whether damage precedes the first page with sound. Else a recording that does not begin at 0
-    s is one of a station that had begun before."""
-    with opened(file) as content:
-        if content is None:
+def lacks_its_begin(content: Any, start: int, size: int) -> bool:
+    """Whether damage precedes the first page with sound of the recording at `start`."""
+    expected = start
+    for position, behind, header in _pages(content, start, size):
+        if position != expected or not _is_whole(bytes_at(content, position, behind - position)):
+            return True
+        if int.from_bytes(header[6:14], "little", signed=True) > 0:
             return False
-        before = None
-        for position, behind, header in _pages(content, 0, content.seek(0, io.SEEK_END)):
-            is_whole = _is_whole(bytes_at(content, position, behind - position))
-            if not is_whole or (before is not None and position != before):
-                return True
-            if int.from_bytes(header[6:14], "little", signed=True) > 0:
-                return False
-            before = behind
-        return False
+        expected = behind
+    return False
 
 
 def _pages(content: Any, start: int, size: int) -> Iterator[tuple[int, int, bytes]]:

@@ -20,6 +20,7 @@ MAX_SILENCED = 0.95  # share of samples that may be NaN or implausible
 LONGEST_PACKET = 1.1  # seconds, as TTA has them; a damaged packet may state any length
 FIRST_FRAME = 0.02  # seconds; the length of a damaged packet before any other
 LEAST_UNREAD = 0.5  # seconds
+MOST_UNREAD = 60.0  # seconds of silence between two recordings for what is no part of either
 
 
 class Recording:
@@ -36,6 +37,7 @@ class Recording:
         self._implausible = ImplausibleSamples()
         self._skipped: list[Skipped] = []
         self.num_frames = self._num_lost_packets = 0
+        self._unread = 0.0  # seconds that bytes behind the last part would last
         self._seconds = self._part_start = 0.0  # of the frames decoded so far, and before this part
         self._last_seconds = FIRST_FRAME  # of the last frame
 
@@ -92,7 +94,10 @@ class Recording:
 
     def begin_part(self) -> None:
         """Of a file to which several recordings were joined, the next one. What it declares and
-        what it lacks, it tells by its own times."""
+        what it lacks, it tells by its own times; what nobody reads before it is silence."""
+        if self._unread > LEAST_UNREAD:
+            self.lose(min(self._unread, MOST_UNREAD), "undecodable")
+        self._unread = 0.0
         self._part_start = self._end()
 
     def end_part(self, declared: float, tolerance: float) -> None:
@@ -105,19 +110,19 @@ class Recording:
             self._skipped.append(Skipped(end, declared_end, "missing"))
 
     def unread(self, num_bytes: int) -> None:
-        """Tells of bytes at the end that are no sound to anybody: they would last as long as so
+        """Tells of bytes behind a part that are no sound to anybody: they would last as long as so
         many have lasted so far."""
-        seconds = num_bytes * self._seconds / self.num_bytes if self.num_bytes else 0.0
-        if seconds > LEAST_UNREAD:
-            end = self._end()
-            self._skipped.append(Skipped(end, end + seconds, "undecodable"))
+        if self.num_bytes:
+            self._unread += num_bytes * self._seconds / self.num_bytes
 
     def finish(self) -> Sound:
         """The whole recording.
 
         Raises AudioError for a file of which hardly anything could be decoded.
         """
-        self._end()
+        end = self._end()
+        if self._unread > LEAST_UNREAD:
+            self._skipped.append(Skipped(end, end + self._unread, "undecodable"))
         self._check()
         skipped = merged(self._skipped)
         if skipped:

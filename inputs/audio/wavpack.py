@@ -1,18 +1,21 @@
 """WavPack files by their blocks. FFmpeg finds none behind one whose end is not where it says."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from antiphon.inputs.audio.places import bytes_at, find
+from antiphon.inputs.audio.places import FIRST_BLOCK, blocks_from, bytes_at
 
 MAGIC = b"wvpk"
 HEADER, BEHIND_SIZE = 32, 8  # bytes of a header, and those before what its size counts
 VERSIONS = range(0x402, 0x411)
+BEGINNING = re.compile(rb"wvpk.{4}[\x02-\x10]\x04", re.DOTALL)
 
 
 @dataclass
 class WavPackBlocks:
-    """The `sound` blocks (start, end) of one recording, which ends at `end`."""
+    """The `sound` (start, end) of one recording, which ends at `end`: whole blocks that follow one
+    another."""
 
     sound: list[tuple[int, int]]
     end: int
@@ -32,12 +35,21 @@ def blocks_of(content: Any, start: int, size: int) -> WavPackBlocks:
             following = _next_block(content, position + 1, size)
         blocks.is_damaged |= following not in (behind, -1)
         if following < 0 or following >= behind:  # else another begins within it
-            blocks.sound.append((position, min(behind, size)))
+            begin = position
+            if blocks.sound and blocks.sound[-1][1] == position:
+                begin, _ = blocks.sound.pop()
+            blocks.sound.append((begin, min(behind, size)))
         if following < 0:
             blocks.end = behind
             break
         blocks.end = following
     return blocks
+
+
+def lacks_its_begin(content: Any, start: int, end: int) -> bool:
+    """Whether the first block of the recording at `start` is damaged."""
+    sound = blocks_of(content, start, end).sound
+    return not sound or sound[0][0] != start
 
 
 def repaired(content: Any, start: int, end: int) -> bytes | None:
@@ -63,8 +75,8 @@ def _block_at(content: Any, position: int) -> tuple[int, bool] | None:
 
 
 def _next_block(content: Any, start: int, size: int) -> int:
-    while (start := find(content, MAGIC, start, size)) >= 0:
-        if _block_at(content, start) is not None:
-            return start
-        start += 1
+    for position, block in blocks_from(content, start, size, FIRST_BLOCK):
+        for begin in BEGINNING.finditer(block):
+            if _block_at(content, position + begin.start()) is not None:
+                return position + begin.start()
     return -1

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from encoded_audio import RATE, SECONDS, av, tune
 
-from antiphon.inputs.audio.forms import load_audio
+from antiphon.config.errors import AudioError
+from antiphon.inputs.audio.forms import load_audio, read_sound
 
 
 def encode(codec: str, container: str, rate: int, channels: list[np.ndarray], layout: str) -> bytes:
@@ -82,3 +83,25 @@ def test_silence_and_what_is_nearly_silence_stay_so() -> None:
     dither = np.random.default_rng(0).integers(-1, 2, int(SECONDS * RATE)).astype(np.float32) * step
     for channels in ([np.zeros_like(dither)] * 2, [dither, -dither]):
         assert not load_audio((np.stack(channels), RATE), RATE).any()
+
+
+@pytest.mark.parametrize("channel", [0, 1])
+def test_nan_in_a_channel_of_a_file_is_silenced_and_told(channel: int) -> None:
+    sound = tune(RATE)
+    channels = [sound.copy(), sound.copy()]
+    channels[channel][20_000] = np.nan
+    heard = read_sound(encode("pcm_f32le", "wav", RATE, channels, "stereo"), RATE)
+    assert len(heard.samples) == len(sound)
+    wrong = np.flatnonzero(np.abs(heard.samples - sound) > 1e-6)
+    assert wrong.tolist() == [20_000]
+    (span,) = heard.skipped
+    assert (span.start, span.reason) == (pytest.approx(20_000 / RATE, abs=0.1), "undecodable")
+
+
+@pytest.mark.parametrize("channel", [0, 1])
+@pytest.mark.parametrize("rate", [RATE, 44_100])
+def test_nan_in_a_channel_of_an_array_is_refused(channel: int, rate: int) -> None:
+    channels = np.stack([tune(rate), -tune(rate)])
+    channels[channel, 20_000] = np.nan
+    with pytest.raises(AudioError, match=f"1 of {channels.shape[1]} samples are NaN"):
+        load_audio((channels, rate), RATE)

@@ -106,6 +106,27 @@ def test_bytes_of_no_known_kind_behind_a_recording_are_told(name: str) -> None:
     assert 0.5 < span.end - span.start < 3 * SECONDS
 
 
+@pytest.mark.parametrize("second", ["wav", "flac", "mp3", "m4a"])
+def test_bytes_of_no_known_kind_between_two_recordings_are_told(second: str) -> None:
+    content, junk = file_of("wav"), np.random.default_rng(8).bytes(64_000)
+    sound = read_sound(content + junk + file_of(second), RATE)
+    (span,) = sound.skipped
+    assert (span.start, span.reason) == (SECONDS, "undecodable")
+    assert span.end == pytest.approx(SECONDS + 2, abs=0.01)
+    middle = round(span.end * RATE)
+    np.testing.assert_array_equal(sound.samples[: round(SECONDS * RATE)], joined("wav"))
+    assert not sound.samples[round(SECONDS * RATE) : middle].any()
+    np.testing.assert_array_equal(sound.samples[middle:], joined(second))
+
+
+def test_a_part_between_two_that_nothing_reads_is_told() -> None:
+    unreadable = b"FORM\x00\x01\x00\x04AIFF" + bytes([1]) * (1 << 16)
+    sound = read_sound(file_of("wav") + unreadable + file_of("flac"), RATE)
+    (span,) = sound.skipped
+    assert (span.start, span.reason) == (SECONDS, "undecodable")
+    np.testing.assert_array_equal(sound.samples[round(span.end * RATE) :], joined("flac"))
+
+
 def chunk(name: bytes, order: str = "<") -> bytes:
     return name + struct.pack(order + "I", 40_000) + np.random.default_rng(2).bytes(40_000)
 
@@ -136,6 +157,21 @@ def test_tags_and_padding_are_no_sound(name: str, tag: str) -> None:
 def test_a_recording_behind_a_tag_is_heard(tag: str) -> None:
     content = file_of("wav") + TAGS[tag] + file_of("mp3")
     np.testing.assert_array_equal(read_sound(content, RATE).samples, joined("wav", "mp3"))
+
+
+@pytest.mark.parametrize("name", ["aac", "mp3-without"])
+def test_tags_amid_frames_belong_to_them(name: str) -> None:
+    """As in the pieces that a stream was sent in, put together again."""
+    content, first = file_of(name), file_of(name)[:2]
+    if content[:3] == b"ID3":
+        content = content[10 + (content[8] << 7 | content[9]) :]
+        first = content[:2]
+    middle = content.index(first, len(content) // 2)
+    with_tags = TAGS["ID3v2"] + content[:middle] + TAGS["ID3v2"] + content[middle:]
+    assert len(recordings_in(io.BytesIO(with_tags)).spans) == 1
+    sound = read_sound(with_tags, RATE)
+    assert lost(sound, "undecodable") < 0.1
+    assert seconds_of(sound) == pytest.approx(SECONDS, abs=0.1)
 
 
 def test_a_recording_within_a_picture_or_a_chunk_is_none() -> None:
