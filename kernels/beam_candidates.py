@@ -20,9 +20,9 @@ from antiphon.kernels.log_sums import MINUS_INF, likeliest
 from antiphon.kernels.sampling import SampledState, Workspace
 from antiphon.kernels.sampling_choice import (
     best_of_blocks,
+    best_of_row,
     prescribed_token,
     raw_of_blocks,
-    text_or_time,
 )
 from antiphon.kernels.sampling_scan import NONE, restricted_scores
 
@@ -124,12 +124,7 @@ def merge_kernel(
     row = tl.load(rows + asking)
     slot = tl.load(slots + asking)
     _, of_all = raw_of_blocks(stats, row, BLOCKS, ROOM)
-    score, token, together = best_of_blocks(stats, ids_of_best, row, vocabulary, 1, BLOCKS, ROOM)
-    if RULED:
-        top_time, time_token, times = best_of_blocks(
-            stats, ids_of_best, row, vocabulary, 2, BLOCKS, ROOM
-        )
-        _, together = text_or_time(score, token, together, top_time, time_token, times)
+    _, _, together = best_of_row(stats, ids_of_best, row, vocabulary, RULED, BLOCKS, ROOM)
     is_normed = (tl.load(beams_by_whisper + slot) > 0) | (tl.load(beams_renormalized + slot) > 0)
     below = tl.where(is_normed, together, of_all)
     below = tl.where(below == MINUS_INF, 0.0, below)  # all may be barred

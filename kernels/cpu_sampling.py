@@ -23,7 +23,8 @@ LOWEST = np.float32(-87.0)
 
 
 class TimeIds(NamedTuple):
-    """Whisper's timestamps: from `first` to before `stop`; all 0: the model has none."""
+    """Whisper's timestamps: from `first` to before `stop`; all 0: the model has none. None is
+    beyond the words of the logits; `no_times` may be NONE."""
 
     first: int = 0
     stop: int = 0
@@ -161,19 +162,19 @@ def _ruled(raw, slot, length, rules, ids):
 @numba.njit
 def _bar_by_timestamps(scores, slot, length, generated, rules, ids):
     """Timestamps come in pairs and never decrease; text begins with one."""
-    own, first, stop = rules.tokens[slot], ids.first, min(ids.stop, len(scores))
-    last_is_time = generated >= 1 and first <= own[length - 1] < ids.stop
-    pair_is_closed = generated < 2 or first <= own[length - 2] < ids.stop
+    own, first, stop = rules.tokens[slot], ids.first, ids.stop
+    last_is_time = generated >= 1 and first <= own[length - 1] < stop
+    pair_is_closed = generated < 2 or first <= own[length - 2] < stop
     repeats = last_is_time and not pair_is_closed
     latest = first - 1
     for i in range(length - generated, length):
-        if first <= own[i] < ids.stop:
+        if first <= own[i] < stop:
             latest = max(latest, own[i])
     earliest = latest if repeats and latest >= first else latest + 1
     if last_is_time and pair_is_closed:
         earliest = stop
     _bar(scores, first, min(earliest, stop))
-    if 0 <= ids.no_times < len(scores):
+    if ids.no_times != NONE:
         scores[ids.no_times] = MINUS_INF
     if generated == 0:
         _bar(scores, 0, first)
@@ -196,7 +197,7 @@ def _times_or_all(scores, ids, timed):
     likelier than any text."""
     first, stop = len(scores), len(scores)
     if timed:
-        first, stop = ids.first, min(ids.stop, stop)
+        first, stop = ids.first, ids.stop
     bounds = (0, first, stop, len(scores))
     tops, sums = np.empty(3, np.float32), np.empty(3, np.float32)
     for part in range(3):

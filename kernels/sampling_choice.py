@@ -29,7 +29,7 @@ def prescribed_token(slot, length, prompt_len, max_len, forced_first, forced_las
 
 
 @triton.jit
-def text_or_time(score, token, together, top_time, time_token, times):
+def _text_or_time(score, token, together, top_time, time_token, times):
     """Whether a timestamp comes next, and the log-sum-exp of what is then allowed:
     timestamps are taken where they are together likelier than any text, and no text is
     left there.
@@ -67,6 +67,29 @@ def best_of_blocks(
 
 
 @triton.jit
+def best_of_row(
+    stats,
+    ids_of_best,
+    row,
+    vocabulary,
+    RULED: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    ROOM: tl.constexpr,
+):
+    """The score of the row's next token by the rules of text and timestamps, the token, and
+    log-sum-exp of what is then allowed."""
+    score, token, together = best_of_blocks(stats, ids_of_best, row, vocabulary, 1, BLOCKS, ROOM)
+    if RULED:
+        top_time, time_token, times = best_of_blocks(
+            stats, ids_of_best, row, vocabulary, 2, BLOCKS, ROOM
+        )
+        takes_time, together = _text_or_time(score, token, together, top_time, time_token, times)
+        token = tl.where(takes_time, time_token, token)
+        score = tl.where(takes_time, top_time, score)
+    return score, token, together
+
+
+@triton.jit
 def raw_of_blocks(stats, row, BLOCKS: tl.constexpr, ROOM: tl.constexpr):
     """Of a row's raw logits: the largest, and log-sum-exp."""
     block = tl.arange(0, ROOM)
@@ -99,14 +122,7 @@ def join_kernel(
     wait_for_previous(OVERLAP)
     row = tl.program_id(0)
     top_raw, of_all = raw_of_blocks(stats, row, BLOCKS, ROOM)
-    score, token, together = best_of_blocks(stats, ids_of_best, row, vocabulary, 1, BLOCKS, ROOM)
-    if RULED:
-        top_time, time_token, times = best_of_blocks(
-            stats, ids_of_best, row, vocabulary, 2, BLOCKS, ROOM
-        )
-        takes_time, together = text_or_time(score, token, together, top_time, time_token, times)
-        token = tl.where(takes_time, time_token, token)
-        score = tl.where(takes_time, top_time, score)
+    score, token, together = best_of_row(stats, ids_of_best, row, vocabulary, RULED, BLOCKS, ROOM)
 
     slot = tl.load(slots + row)
     length = tl.load(lengths + row)
@@ -205,7 +221,7 @@ def choose_kernel(
     score, token, chosen, together = _of_ranks(own + TEXT, exists, vocabulary)
     if RULED:
         top_time, time_token, time_raw, times = _of_ranks(own + TIME, exists, vocabulary)
-        takes_time, together = text_or_time(score, token, together, top_time, time_token, times)
+        takes_time, together = _text_or_time(score, token, together, top_time, time_token, times)
         token = tl.where(takes_time, time_token, token)
         score = tl.where(takes_time, top_time, score)
         chosen = tl.where(takes_time, time_raw, chosen)

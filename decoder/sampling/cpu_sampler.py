@@ -9,6 +9,7 @@ from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import SamplingFeatures
 from antiphon.decoder.state import Slots
 from antiphon.kernels.cpu_sampling import (
+    NONE,
     RowRules,
     TimeIds,
     likeliest_candidates,
@@ -26,10 +27,11 @@ class CpuSampler:
         self.slots, self._ids = slots, TimeIds()
         if timestamps is not None:
             words = slots.vocab_size  # which ids of a checkpoint's settings may be beyond
+            no_times = timestamps.no_timestamps_id
             self._ids = TimeIds(
                 min(timestamps.first_id, words),
                 min(timestamps.last_id + 1, words),
-                timestamps.no_timestamps_id,
+                no_times if 0 <= no_times < words else NONE,
                 min(timestamps.end_id, words),
             )
         settings = [name for name in RowRules._fields if name not in _OF_SLOTS]
@@ -60,8 +62,7 @@ class CpuSampler:
 
     def knows_beams(self, features: SamplingFeatures, count: int) -> bool:
         """Whether `beam_candidates` knows all that rows of beam searches ask for."""
-        others = (features.penalties, features.ngrams, features.bad_words, features.ranks)
-        return not any(others)
+        return features.beams_by_kernels
 
     def beam_candidates(
         self,

@@ -40,15 +40,8 @@ class KernelSampler:
     def knows_beams(self, features: SamplingFeatures, count: int) -> bool:
         """Whether `beam_candidates` knows all that rows of beam searches ask for; more than
         MOST_CANDIDATES torch finds sooner."""
-        others = (
-            count > MOST_CANDIDATES,
-            features.penalties,
-            features.ngrams,
-            features.bad_words,
-            features.ranks,
-            self.vocabulary.is_shared,
-        )
-        return not any(others)
+        fits = count <= MOST_CANDIDATES and not self.vocabulary.is_shared
+        return fits and features.beams_by_kernels
 
     def beam_candidates(
         self,

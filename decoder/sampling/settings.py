@@ -271,6 +271,11 @@ class SamplingFeatures:
     top_logprobs: bool = False
     beams: bool = False
 
+    @property
+    def beams_by_kernels(self) -> bool:
+        """Whether kernels know all rules that beams ask for."""
+        return not (self.penalties or self.ngrams or self.bad_words or self.ranks)
+
     @classmethod
     def of(cls, table: SettingsTable, slots: np.ndarray) -> "SamplingFeatures":
         """Those of `slots` [rows]."""

@@ -30,7 +30,7 @@ class Decoding:
     ) -> None:
         """`begins_at_0`: whether a loss precedes a first packet with another time. Else the
         recording was cut from a longer one."""
-        self.stream, self.recording, self.limit = stream, recording, limit
+        self.recording, self.limit = recording, limit
         self._packets = _packets(container, stream)
         self._time_base = float(stream.time_base or 0)  # seconds; a fraction costs more, each time
         self._states_times = states_times(container)

@@ -145,13 +145,15 @@ def _behind_tags(content: Any, position: int, size: int) -> int:
             position += padding.end()
         elif length := _tag_bytes(head) or _chunk_bytes(head, size - position):
             position += length
-        elif (
-            size >= FOOTER_BYTES and bytes_at(content, size - FOOTER_BYTES, 8) == b"APETAGEX"
-        ):  # without a header
-            return size
         else:
-            return position
+            return size if _ends_with_ape_tag(content, size) else position
     return min(position, size)
+
+
+def _ends_with_ape_tag(content: Any, size: int) -> bool:
+    """Whether a tag ends there, which may have no header."""
+    start = size - FOOTER_BYTES
+    return start >= 0 and bytes_at(content, start, 8) == b"APETAGEX"
 
 
 def _tag_bytes(head: bytes) -> int:
