@@ -111,12 +111,10 @@ class Requests:
         array = self._inputs.draw(size)
         if self._audio is None:
             return {"prompt_token_ids": array.tolist()}
-        start = self._engine.model.token_id("decoder_start_token_id")
         whisper = self._engine.inputs.whisper
-        assert start is not None
         assert whisper is not None
         return {
-            "prompt_token_ids": [start, start + 1, start + 2, whisper.no_timestamps_id],
+            "prompt_token_ids": whisper.prompt("en", "transcribe", timestamps=False),
             "multi_modal_data": {"audio": (array, self._audio.sampling_rate)},
         }
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.benchmarks import image_shapes
+from antiphon.inputs.languages.names import NAMES
+from antiphon.inputs.whisper.tokens import SECONDS_PER_TICK
 
 _LARGE_V3: dict[str, Any] = {
     "architectures": ["WhisperForConditionalGeneration"],
@@ -48,6 +50,21 @@ _WHISPER_BASE: dict[str, Any] = {
     "decoder_ffn_dim": 2048,
     "num_mel_bins": 80,
 }
+# The tokens behind the texts' in its tokenizer, by id; languages stand in OpenAI's order.
+_LARGE_V3_TOKENS = dict(
+    enumerate(
+        [
+            "<|endoftext|>",
+            "<|startoftranscript|>",
+            *(f"<|{code}|>" for code in NAMES),
+            *(f"<|{name}|>" for name in ("translate", "transcribe", "startoflm", "startofprev")),
+            "<|nospeech|>",
+            "<|notimestamps|>",
+            *(f"<|{tick * SECONDS_PER_TICK:.2f}|>" for tick in range(1501)),
+        ],
+        start=50257,
+    )
+)
 _BART_LARGE_CNN: dict[str, Any] = {
     "architectures": ["BartForConditionalGeneration"],
     "model_type": "bart",
@@ -108,17 +125,18 @@ def write_checkpoint(config: dict[str, Any], folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     (folder / "config.json").write_text(json.dumps(config))
+    named = image_shapes.named_tokens(config)
     if config["model_type"] == "whisper":
+        named = _LARGE_V3_TOKENS
         generation = {
-            "no_timestamps_token_id": 50364,
-            "is_multilingual": False,
+            "is_multilingual": True,
             "eos_token_id": config["eos_token_id"],
+            "max_initial_timestamp_index": 50,
         }
         (folder / "generation_config.json").write_text(json.dumps(generation))
     image_shapes.write_preprocessor(config, folder)
     size = {**config, **config.get("text_config", {})}.get("vocab_size", 0)
     if size:
-        named = image_shapes.named_tokens(config)
         words = {named.get(id_, f"w{id_}"): id_ for id_ in range(size)}
         tokens = Tokenizer(WordLevel(words, unk_token="w0"))
         PreTrainedTokenizerFast(tokenizer_object=tokens).save_pretrained(folder)

@@ -4,7 +4,7 @@ import msgspec
 import torch
 
 from antiphon.decoder.readouts import DeviceReadouts
-from antiphon.decoder.sampling.beams import DeviceBeams
+from antiphon.decoder.sampling.beams import DeviceBeams, PackedBeams
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.step_outputs import FinishedStep
@@ -21,7 +21,7 @@ class LaunchedStep(msgspec.Struct, frozen=True):
     done: torch.cuda.Event | None  # None where the device is the host
     refused: dict[int, Exception]  # by slot: settings that the device could not take
     limit: WaitLimit  # for `done`
-    beams: DeviceBeams | None = None
+    beams: DeviceBeams | PackedBeams | None = None
     accepted: torch.Tensor | None = None  # [rows] drafts that hold, on the host once `done`
     per_row: int = 1  # samples
 

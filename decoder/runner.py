@@ -189,7 +189,8 @@ class DecoderRunner:
             return None
         model, max_seqs = self.model_config, self.config.scheduler.max_num_seqs
         # Every window of Whisper asks for the probability that nobody speaks in it.
-        readouts = GRAPH_READOUTS if self.sampler.timestamps is not None else 0
+        has_windows = model.encoder is not None and model.encoder.equal_windows
+        readouts = GRAPH_READOUTS if has_windows else 0
         lengths = model.max_decoder_len, model.max_cross_len
         in_prompts = self.cross is None and len(self.arena.states) > 0
         shapes = step_shapes(max_seqs, *lengths, readouts, in_prompts)

@@ -8,7 +8,7 @@ import torch
 
 from antiphon.decoder.models.interface import DecoderModel
 from antiphon.decoder.readouts import DeviceReadouts
-from antiphon.decoder.sampling.beams import DeviceBeams
+from antiphon.decoder.sampling.beams import DeviceBeams, PackedBeams
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
@@ -38,7 +38,7 @@ class FinishedStep(NamedTuple):
     samples: Samples
     top: DeviceLogprobs | None = None
     readouts: DeviceReadouts | None = None
-    beams: DeviceBeams | None = None
+    beams: DeviceBeams | PackedBeams | None = None
     accepted: torch.Tensor | None = None  # [rows] drafts that hold
     per_row: int = 1  # samples
 

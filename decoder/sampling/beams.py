@@ -21,16 +21,10 @@ class DeviceBeams:
     """As `BeamCandidates`, on the device or on its way to the host."""
 
     rows: np.ndarray
-    ids: torch.Tensor
+    ids: torch.Tensor  # int64
     scores: torch.Tensor
     logprobs: torch.Tensor
     ranks: torch.Tensor
-
-    @classmethod
-    def unpacked(cls, rows: np.ndarray, packed: torch.Tensor) -> "DeviceBeams":
-        """Of `kernels.beam_candidates.candidates` for `rows` [n], [n, 3, k], without ranks."""
-        scores, logprobs = packed.view(torch.float32)[:, 1:].unbind(1)
-        return cls(rows, packed[:, 0], scores, logprobs, packed[:, 0, :0])
 
     def start_copy(self) -> "DeviceBeams":
         """A copy on the host, complete when the device has come so far."""
@@ -41,6 +35,23 @@ class DeviceBeams:
         """As arrays; of a copy that is complete."""
         parts = (self.ids, self.scores, self.logprobs, self.ranks)
         return BeamCandidates(self.rows, *(part.numpy() for part in parts))
+
+
+@dataclass(frozen=True)
+class PackedBeams:
+    """As `DeviceBeams` without ranks, as kernels write them: one copy takes all to the host."""
+
+    rows: np.ndarray
+    packed: torch.Tensor  # [rows, 3, k] int32: ids, and scores and logprobs in their bits
+
+    def start_copy(self) -> "PackedBeams":
+        return PackedBeams(self.rows, self.packed.to("cpu", non_blocking=True))
+
+    def on_host(self) -> BeamCandidates:
+        packed = self.packed.numpy()
+        ids = packed[:, 0].astype(np.int64)
+        scores, logprobs = packed[:, 1].view(np.float32), packed[:, 2].view(np.float32)
+        return BeamCandidates(self.rows, ids, scores, logprobs, ids[:, :0])
 
 
 def likeliest_candidates(

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from antiphon.config.decoding_rules import TimestampRules
-from antiphon.decoder.sampling.beams import DeviceBeams
+from antiphon.decoder.sampling.beams import PackedBeams
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import GRAPH_SETTINGS, SamplingFeatures
 from antiphon.decoder.sampling.vocabulary import VocabularyShard
@@ -51,7 +51,7 @@ class KernelSampler:
         asking: np.ndarray,
         count: int,
         stride: int = 1,
-    ) -> DeviceBeams:
+    ) -> PackedBeams:
         """As `Sampler.beam_candidates` of the rows `asking` [n], `count` each, by two
         kernels which need what those of `greedy` have left."""
         own_slots = slots[asking]
@@ -62,7 +62,7 @@ class KernelSampler:
         packed = beam_candidates.candidates(
             logits, rows, device_slots, device_lengths, count, self.room, state
         )
-        return DeviceBeams.unpacked(asking, packed)
+        return PackedBeams(asking, packed)
 
     def _state(self, settings: tuple[str, ...]) -> SampledState:
         words = self.vocabulary.span

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from antiphon.config.decoding_rules import TimestampRules
-from antiphon.decoder.sampling.beams import DeviceBeams, likeliest_candidates
+from antiphon.decoder.sampling.beams import DeviceBeams, PackedBeams, likeliest_candidates
 from antiphon.decoder.sampling.drawing import draw, likeliest
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs, top_logprobs
 from antiphon.decoder.sampling.partial_choice import choose, describe_own_words
@@ -163,7 +163,7 @@ class Sampler:
 
     def beam_candidates(
         self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray, stride: int = 1
-    ) -> DeviceBeams | None:
+    ) -> DeviceBeams | PackedBeams | None:
         """The tokens with which rows of beam searches may go on. The host, which has
         `slots` and `lengths` [rows], replaces `greedy`'s tokens before the next
         step. `stride`: row i has row i * `stride` of the logits, as `greedy` got them."""

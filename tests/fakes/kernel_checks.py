@@ -8,7 +8,7 @@ from torch import nn
 
 from antiphon.config.decoding_rules import BeamRules, DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
-from antiphon.decoder.sampling.beams import DeviceBeams
+from antiphon.decoder.sampling.beams import DeviceBeams, PackedBeams
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.state import Slots
 from antiphon.kv.pool import KVPool
@@ -22,6 +22,7 @@ from antiphon.runtime.device import Target
 from antiphon.scheduler.plan import Admission
 
 FLOAT8 = torch.float8_e4m3fn
+AnyBeams = DeviceBeams | PackedBeams
 
 
 def check_small_batch(
@@ -150,16 +151,24 @@ def on_device(slots: Slots, device: torch.device) -> Slots:
     return copied
 
 
-def check_beams(actual: DeviceBeams, wanted: DeviceBeams) -> None:
-    """The same tokens that are not barred, with nearly the same log-probabilities."""
-    assert actual.rows.tolist() == wanted.rows.tolist()
-    assert actual.ranks.shape == wanted.ranks.shape
-    allowed = wanted.scores.isfinite()
-    assert torch.equal(actual.scores.cpu().isfinite(), allowed)
-    assert torch.equal(actual.ids.cpu()[allowed], wanted.ids[allowed].int())
+def check_beams(actual: AnyBeams | None, wanted: AnyBeams | None) -> None:
+    """On the host: the same tokens that are not barred, with nearly the same log-probabilities."""
+    assert actual is not None
+    assert wanted is not None
+    own, right = (beams.start_copy() for beams in (actual, wanted))
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    is_own, is_right = own.on_host(), right.on_host()
+    for name in ("rows", "ids", "scores", "logprobs", "ranks"):
+        array, other = getattr(is_own, name), getattr(is_right, name)
+        assert (array.dtype, array.shape) == (other.dtype, other.shape), name
+    assert is_own.rows.tolist() == is_right.rows.tolist()
+    allowed = np.isfinite(is_right.scores)
+    assert np.array_equal(np.isfinite(is_own.scores), allowed)
+    assert is_own.ids[allowed].tolist() == is_right.ids[allowed].tolist()
     for name in ("scores", "logprobs"):
-        given, right = getattr(actual, name).cpu()[allowed], getattr(wanted, name)[allowed]
-        torch.testing.assert_close(given, right, atol=2e-5, rtol=1e-5)
+        own_values, values = (getattr(one, name)[allowed] for one in (is_own, is_right))
+        np.testing.assert_allclose(own_values, values, atol=2e-5, rtol=1e-5)
 
 
 def check_samples(actual: Samples, wanted: Samples) -> None:

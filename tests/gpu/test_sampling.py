@@ -13,7 +13,7 @@ from kernel_checks import check_beams, check_samples, on_device, random_slots
 from plain_engine import PlainEngine
 from sampled_requests import KINDS, check_same, request
 
-from antiphon.config.decoding_rules import TimestampRules
+from antiphon.config.decoding_rules import BeamRules, DecodingRules, TimestampRules
 from antiphon.decoder.runner import LaunchedStep
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
@@ -68,8 +68,6 @@ def test_beam_candidates(seed: int, count: int, with_rules: bool) -> None:
     own_rows, own_lengths = (torch.from_numpy(array).int().cuda() for array in (rows, lengths))
     sampler.greedy(logits.cuda(), own_rows, own_lengths, samples)
     actual = sampler.beam_candidates(logits.cuda(), rows, lengths)
-    assert wanted is not None
-    assert actual is not None
     check_beams(actual, wanted)
 
 
@@ -101,6 +99,45 @@ def test_mixed_batches_in_graphs_equal_the_cpu_and_each_request_alone(checkpoint
     for mixed in ends:
         for actual, wanted in zip(mixed, expected, strict=True):
             check_same(actual, wanted)
+
+
+SEARCHES = [
+    BeamRules(2, 2),
+    BeamRules(5, 3, by_whisper=True),
+    BeamRules(4, 1, by_whisper=True, length_penalty=0.8, patience=2.0),
+    BeamRules(3, 3, early_stopping=True),
+    BeamRules(3, 2, renormalize=True),
+]
+
+
+def search(engine: PlainEngine, seed: int) -> list[Finished]:
+    """Beam searches for which the kernels know all rules, some that need torch's, and requests
+    without beams beside them."""
+    rng, ids = np.random.default_rng(seed), []
+    for beams in [*SEARCHES, None] * 3:
+        text, length = rng.integers(3, 90, 6).astype(np.int32), int(rng.integers(4, 12))
+        ngram = 2 if rng.random() < 0.3 else 0
+        rules = DecodingRules(suppress=(5,), stop_ids=(8, 20), no_repeat_ngram=ngram, beams=beams)
+        ids.append(engine.submit(engine.request(text, [2], length, rules)))
+        engine.step()
+    ends = engine.run()
+    return [result for id_ in ids for result in ends[id_].results()]
+
+
+@pytest.mark.parametrize("options", [{}, {"enforce_eager": True}])
+def test_beam_searches_find_what_they_do_on_a_cpu(
+    checkpoints: Any, options: dict[str, Any]
+) -> None:
+    folder, _ = checkpoints("bart")
+    expected = search(PlainEngine(folder, max_num_seqs=16, max_model_len=16), seed=7)
+    engine = PlainEngine(folder, device="cuda", **{**OPTIONS, "max_num_seqs": 16, **options})
+    ends = search(engine, seed=7)
+    assert not engine.replica.runner.eager_steps
+    assert len(ends) > 3 * (len(SEARCHES) + 1)
+    for actual, wanted in zip(ends, expected, strict=True):
+        assert actual.state is wanted.state is RequestState.DONE
+        assert actual.token_ids == wanted.token_ids
+        assert actual.score == pytest.approx(wanted.score, abs=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")

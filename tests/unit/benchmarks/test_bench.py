@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from paths import ROOT
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from antiphon.benchmarks import attention, local, peers, serving, shapes
@@ -18,10 +19,12 @@ from antiphon.benchmarks.commands import _folder, _numbers
 from antiphon.benchmarks.commands import app as bench
 from antiphon.benchmarks.report import Report, plot, plot_attention, table, write_json
 from antiphon.benchmarks.steps import Work
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import ConfigurationError, RequestFailed
 from antiphon.config.options import ModelOptions, resolve
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.whisper.format import WhisperFormat
 
 SMALL_WHISPER = {
     "d_model": 64,
@@ -216,3 +219,15 @@ def test_sizes_of_attention(monkeypatch: pytest.MonkeyPatch) -> None:
         ("full", vit), ("full", vit._replace(batches=[8])), ("full", everything),
         ("paged", everything),
     ]  # fmt: skip
+
+
+def test_its_whisper_has_the_tokens_and_rules_of_the_published_one(tmp_path: Path) -> None:
+    """By which transcripts are asked for: languages, tasks, silence and timestamps."""
+    with shapes.speech_of_one_length("tiny", 2) as folder:
+        model = ModelConfig.load(ModelOptions(folder))
+        whisper = WhisperFormat(model, AutoTokenizer.from_pretrained(folder))
+    assert whisper.prompt("de", "transcribe", timestamps=False) == [50258, 50261, 50360, 50364]
+    assert len(whisper.languages) == 100
+    assert (whisper.previous_id, whisper.no_speech_id) == (50362, 50363)
+    assert whisper.times == range(50365, 51866)
+    assert whisper.rules() == TimestampRules(50365, 50364, 50257, 50, 51865)

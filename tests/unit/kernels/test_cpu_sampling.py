@@ -65,10 +65,9 @@ def test_beams_get_the_candidates_of_torch(seed: int, with_rules: bool, stride: 
     logits = logits.repeat_interleave(stride, 0)
     wanted = Sampler(slots, rules, kernels=False).beam_candidates(logits, rows, lengths, stride)
     actual = Sampler(slots, rules).beam_candidates(logits, rows, lengths, stride)
-    assert wanted is not None
-    assert actual is not None
     check_beams(actual, wanted)
-    assert (~wanted.scores.isfinite()).any()
+    assert wanted is not None
+    assert np.isneginf(wanted.on_host().scores).any()
 
 
 def test_timestamps_beyond_the_vocabulary_write_nothing_there() -> None:
