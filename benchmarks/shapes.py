@@ -159,6 +159,7 @@ def speech_of_one_length(model: str, tokens: int) -> Iterator[str]:
         path = Path(folder) / "generation_config.json"
         settings = json.loads(path.read_text())
         settings |= {"suppress_tokens": [settings["eos_token_id"]], "max_new_tokens": tokens}
+        settings |= {"language": "en", "task": "transcribe"}
         if model == "whisper-large-v3":
             settings["alignment_heads"] = LARGE_V3_ALIGNMENT_HEADS
         path.write_text(json.dumps(settings))
