@@ -26,9 +26,7 @@ def open_media(file: Any) -> Any:
         # Absolute, or FFmpeg takes what stands before a colon in the name for a protocol.
         file, options["protocol_whitelist"] = os.path.abspath(file), "file"
     try:
-        return av.open(
-            file, container_options=options, buffer_size=BUFFER, **_metadata_options()
-        )
+        return av.open(file, container_options=options, buffer_size=BUFFER, **_metadata_options())
     except av.FFmpegError as error:
         if error.errno != errno.EINVAL:  # what FFmpeg says of a format that it may not read
             raise

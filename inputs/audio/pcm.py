@@ -9,6 +9,7 @@ Only files that are regular throughout are read here, by the same rules as all o
 """
 
 import io
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,24 +47,26 @@ OTHER_CHUNKS = {
     b"FLLR": 0,
 }
 MOST_CHUNKS = 100
-# Frames of DTS, and bursts of IEC 61937 (AC-3 and others): what FFmpeg finds in PCM.
-FRAMES_OF_OTHERS = (
+# What FFmpeg finds in 16-bit PCM: bursts of IEC 61937 (AC-3 and others) and frames of DTS,
+OTHERS = (
+    b"\x72\xf8\x1f\x4e",
     b"\x7f\xfe\x80\x01",
     b"\xfe\x7f\x01\x80",
     b"\x1f\xff\xe8\x00",
     b"\xff\x1f\x00\xe8",
-    b"\x72\xf8\x1f\x4e",
 )
+# and at its begin also those of AC-3 and MPEG.
+BEGINS_OF_OTHERS = re.compile(rb"\x0bw|w\x0b|ID3|\xff[\xe2-\xe5\xf0-\xf5\xf8-\xfd]")
 SEARCHED = 1 << 20  # bytes, as in FFmpeg, for a begin that is not 0
 LONGEST_BURST = 1 << 15  # bytes: there is one of theirs within as many
 PACKETS_A_SECOND = 10  # at most: the number of a packet's samples is a power of 2
 
 
 class Layout(NamedTuple):
-    """Of the samples in a file. `count`: per channel."""
+    """Of the samples in a file. `length`: per channel."""
 
     start: int
-    count: int
+    length: int
     channels: int
     rate: int
     bits: int
@@ -86,12 +89,12 @@ def read_pcm(file: str | io.BytesIO, name: str, rate: int) -> Sound | None:
         layout = None if content is None else _layout(content)
         if layout is None or _holds_another_codec(content, layout):
             return None
-        seconds = layout.count / layout.rate
+        seconds = layout.length / layout.rate
         if seconds > MAX_SECONDS:
             raise too_long(name)
         recording = Recording(name, rate, seconds, is_pcm=True)
-        for first in range(0, layout.count, PIECE):
-            samples = _samples(content, layout, first, min(PIECE, layout.count - first))
+        for first in range(0, layout.length, PIECE):
+            samples = _samples(content, layout, first, min(PIECE, layout.length - first))
             recording.add_frames(samples, layout.packet, layout.rate)
         recording.end_part(seconds, END_TOLERANCE)
         return recording.finish()
@@ -138,13 +141,15 @@ def _of_format(form: bytes, start: int, size: int) -> Layout | None:
         return None
     layout = Layout(start, size // block if block else 0, channels, rate, bits, dtype)
     regular = block == layout.block and bytes_per_second == rate * block and size % block == 0
-    return layout if regular and layout.count else None
+    return layout if regular and layout.length else None
 
 
 def _holds_another_codec(content: Any, layout: Layout) -> bool:
-    size = min(layout.count * layout.block, SEARCHED)
+    if layout.dtype != TYPES[PCM, 16]:
+        return False
+    size = min(layout.length * layout.block, SEARCHED)
     head = bytes_at(content, layout.start, size).lstrip(b"\0")[:LONGEST_BURST]
-    return any(text in head for text in FRAMES_OF_OTHERS)
+    return BEGINS_OF_OTHERS.match(head) is not None or any(text in head for text in OTHERS)
 
 
 def _samples(content: Any, layout: Layout, first: int, count: int) -> np.ndarray:
