@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+BUFFER = 1 << 18  # bytes: each read of a file object waits for its turn in the interpreter
 REFERRING = {"concat", "dash", "hls", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp"}
 
 
@@ -25,7 +26,7 @@ def open_media(file: Any) -> Any:
         # Absolute, or FFmpeg takes what stands before a colon in the name for a protocol.
         file, options["protocol_whitelist"] = os.path.abspath(file), "file"
     try:
-        return av.open(file, container_options=options, **_metadata_options())
+        return av.open(file, container_options=options, buffer_size=BUFFER, **_metadata_options())
     except av.FFmpegError as error:
         if error.errno != errno.EINVAL:  # what FFmpeg says of a format that it may not read
             raise

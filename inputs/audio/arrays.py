@@ -153,14 +153,25 @@ def undo_cancelling(
     return peaks[best]
 
 
+def heard(
+    channels_first: np.ndarray, starts: np.ndarray, full_scale: float, middle: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `mix`, without cancelling in any of the parts that begin at `starts`; and their peaks."""
+    mono = mix(channels_first, full_scale, middle)
+    peaks = np.maximum(np.maximum.reduceat(mono, starts), -np.minimum.reduceat(mono, starts))
+    for number in np.flatnonzero(peaks < QUIET) if len(channels_first) > 1 else ():
+        part = slice(starts[number], starts[number + 1] if number + 1 < len(starts) else None)
+        peak, inputs = float(peaks[number]), channels_first[:, part]
+        peaks[number] = undo_cancelling(mono[part], peak, inputs, full_scale, middle)
+    return mono, peaks
+
+
 def _heard(channels_first: np.ndarray, full_scale: float, middle: float) -> np.ndarray:
     """As `mix`, without cancelling."""
-    mono = mix(channels_first, full_scale, middle)
-    for start in range(0, len(mono) if len(channels_first) > 1 else 0, CANCELLING):
-        part = mono[start : start + CANCELLING]
-        inputs = channels_first[:, start : start + CANCELLING]
-        undo_cancelling(part, peak_of(part), inputs, full_scale, middle)
-    return mono
+    if len(channels_first) == 1:
+        return mix(channels_first, full_scale, middle)
+    starts = np.arange(0, channels_first.shape[1], CANCELLING)
+    return heard(channels_first, starts, full_scale, middle)[0]
 
 
 def _unit(array: np.ndarray) -> tuple[float, float]:

@@ -8,12 +8,12 @@ from antiphon.inputs.audio.declared_length import declared_seconds
 from antiphon.inputs.audio.decoding import COUNTING, Decoding, states_times
 from antiphon.inputs.audio.joined import Joined, Part, parts_of, recordings_in
 from antiphon.inputs.audio.limits import MAX_SECONDS, too_long
+from antiphon.inputs.audio.pcm import read_pcm
 from antiphon.inputs.audio.places import size_of
-from antiphon.inputs.audio.recording import Recording
+from antiphon.inputs.audio.recording import END_TOLERANCE, Recording
 from antiphon.inputs.audio.sound import Sound
 from antiphon.inputs.media_files import open_media
 
-END_TOLERANCE = 0.5  # seconds by which files may end before their headers say
 SHORTEST_FRAME = 0.01  # seconds by which those may that count their samples
 # Codecs whose frames have checksums. FFmpeg does not look at them unasked, and only with "explode"
 # gives no sound of a damaged one. For other codecs, "explode" would refuse what they can conceal.
@@ -28,6 +28,12 @@ LEANEST = 60.0  # bytes per second, of speech codecs that send nothing in pauses
 def read_file(file: str | io.BytesIO, name: str, rate: int) -> Sound:
     """The best audio stream of a file as mono float32 at `rate` Hz, and behind it those of
     recordings that were joined to it. Raises AudioError."""
+    sound = read_pcm(file, name, rate)
+    return read_by_ffmpeg(file, name, rate) if sound is None else sound
+
+
+def read_by_ffmpeg(file: str | io.BytesIO, name: str, rate: int) -> Sound:
+    """As `read_file`, by FFmpeg."""
     joined = recordings_in(file)
     recording = _read(file, joined, name, rate, CHECKS)
     if not recording.num_frames:  # perhaps its encoder wrote wrong checksums from end to end
@@ -45,11 +51,13 @@ def _read(
         try:
             with open_media(part.file) as container:
                 stream = container.streams.best("audio")
-                if stream is not None:
-                    stream.codec_context.options = checks.get(stream.codec_context.name, {})
+                codec = None if stream is None else stream.codec_context
+                if codec is not None:
+                    codec.options = checks.get(codec.name, {})
                     recording = _read_part(part, container, stream, recording, name, rate)
                 elif recording is None:
-                    raise AudioError(f"{name}: holds no audio stream")
+                    what = "no audio stream" if stream is None else "audio in an unknown codec"
+                    raise AudioError(f"{name}: holds {what}")
                 else:
                     recording.unread(size_of(part.file))
         except av.FFmpegError as error:

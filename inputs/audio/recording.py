@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from antiphon.config.errors import AudioError
-from antiphon.inputs.audio.arrays import FULL_SCALE, MIDDLE, mix, peak_of, undo_cancelling
+from antiphon.inputs.audio.arrays import FULL_SCALE, MIDDLE, heard
 from antiphon.inputs.audio.buffer import SampleBuffer
 from antiphon.inputs.audio.implausible import ImplausibleSamples
 from antiphon.inputs.audio.limits import LARGEST, MAX_SECONDS, RATES
@@ -16,6 +16,8 @@ from antiphon.inputs.audio.sound import Reason, Skipped, Sound, merged
 
 logger = logging.getLogger(__name__)
 
+GATHERED = 1 << 15  # samples: a second or so
+END_TOLERANCE = 0.5  # seconds by which files may end before their headers say
 MAX_SILENCED = 0.95  # share of samples that may be NaN or implausible
 LONGEST_PACKET = 1.1  # seconds, as TTA has them; a damaged packet may state any length
 FIRST_FRAME = 0.02  # seconds; the length of a damaged packet before any other
@@ -26,7 +28,9 @@ MOST_UNREAD = 60.0  # seconds of silence between two recordings for what is no p
 class Recording:
     """Collects a file's frames as mono samples at `rate` Hz.
 
-    The stream's rate, channels and sample format may change from frame to frame.
+    The stream's rate, channels and sample format may change from frame to frame. Frames are short,
+    so those of about a second are mixed and checked together: numpy takes longer to be called than
+    for what it does to one, and each call may cost this thread its turn in the interpreter.
     """
 
     def __init__(self, name: str, rate: int, expected_seconds: float, is_pcm: bool) -> None:
@@ -36,6 +40,10 @@ class Recording:
         self._buffer = SampleBuffer(name, rate, expected_seconds + 1)
         self._implausible = ImplausibleSamples()
         self._skipped: list[Skipped] = []
+        # Frames of one kind that are not mixed yet, and their lengths in samples.
+        self._fifo: Any = None
+        self._gathered: list[int] = []
+        self._gathered_kind: tuple[Any, ...] = ()
         self.num_frames = self._num_lost_packets = 0
         self._unread = 0.0  # seconds that bytes behind the last part would last
         self._seconds = self._part_start = 0.0  # of the frames decoded so far, and before this part
@@ -49,18 +57,24 @@ class Recording:
         if not RATES[0] <= input_rate <= RATES[1]:
             self.skip(None)
             return
-        samples = frame.to_ndarray()
-        if not frame.format.is_planar:
-            samples = samples.reshape(count, -1).T
-        is_float = frame.format.packed.name in ("flt", "dbl")
-        full_scale = 1.0 if is_float else FULL_SCALE[samples.dtype.name]
-        middle = MIDDLE.get(samples.dtype.name, 0.0)
-        mono = mix(samples, full_scale, middle)
-        peak = undo_cancelling(mono, peak_of(mono), samples, full_scale, middle)
-        self.num_frames += 1
-        self._last_seconds = count / input_rate
-        self._seconds += self._last_seconds
-        self._extend(self._resampler.feed(self._without_implausible(mono, peak), input_rate))
+        kind = (input_rate, frame.format.name, frame.layout.nb_channels)
+        if self._gathered and (kind != self._gathered_kind or self._fifo.samples >= GATHERED):
+            self._mix_gathered()
+        if not self._gathered:
+            import av
+
+            self._fifo, self._gathered_kind = av.AudioFifo(), kind
+        frame.pts = None  # a damaged file's times have gaps, which a FIFO refuses
+        self._fifo.write(frame)
+        self._gathered.append(count)
+        self._count(count, 1, input_rate)
+
+    def add_frames(self, samples: np.ndarray, length: int, input_rate: int) -> None:
+        """Appends samples [channels, n] that are frames of `length` samples, but for the last."""
+        self._mix_gathered()
+        starts = np.arange(0, samples.shape[1], length)
+        self._mix(samples, starts, input_rate)
+        self._count(samples.shape[1], len(starts), input_rate)
 
     def skip(self, seconds: float | None, num_bytes: int | None = None) -> None:
         """Fills in for a packet that can't be decoded and says that it lasts `seconds`.
@@ -76,7 +90,7 @@ class Recording:
     def pause(self, seconds: float | None) -> None:
         """Appends silence that was recorded as such."""
         seconds = self._last_seconds if seconds is None else seconds
-        self._extend(self._resampler.drain())
+        self._drain()
         self._buffer.append(np.zeros(round(seconds * self.rate), np.float32))
         self.num_frames += 1
 
@@ -153,17 +167,46 @@ class Recording:
 
     def _end(self) -> float:
         """In seconds, of all so far."""
-        self._extend(self._resampler.drain())
+        self._drain()
         return self._buffer.length / self.rate
+
+    def _drain(self) -> None:
+        self._mix_gathered()
+        self._extend(self._resampler.drain())
 
     def _extend(self, pieces: list[np.ndarray]) -> None:
         for piece in pieces:
             self._buffer.append(piece)
 
-    def _without_implausible(self, mono: np.ndarray, peak: float) -> np.ndarray:
+    def _count(self, samples: int, frames: int, input_rate: int) -> None:
+        self.num_frames += frames
+        self._last_seconds = samples / input_rate / frames
+        self._seconds += samples / input_rate
+
+    def _mix_gathered(self) -> None:
+        lengths, self._gathered = self._gathered, []
+        if lengths:
+            samples = self._fifo.read().to_ndarray()
+            if samples.shape[1] != sum(lengths):  # not planar: [1, n * channels]
+                samples = samples.reshape(sum(lengths), -1).T
+            self._mix(samples, np.cumsum([0, *lengths[:-1]]), self._gathered_kind[0])
+
+    def _mix(self, samples: np.ndarray, starts: np.ndarray, input_rate: int) -> None:
+        """Appends samples [channels, n] of frames that begin at `starts`."""
+        kind = samples.dtype.name
+        mono, peaks = heard(samples, starts, FULL_SCALE.get(kind, 1.0), MIDDLE.get(kind, 0.0))
+        if (peaks <= LARGEST).all():  # false for NaN
+            parts, peaks = [mono], peaks.max(keepdims=True)
+        else:  # each frame is judged, and told of, by itself
+            parts = np.split(mono, starts[1:])
+        for part, peak in zip(parts, peaks.tolist(), strict=True):
+            plausible = self._without_implausible(part, peak, input_rate)
+            self._extend(self._resampler.feed(plausible, input_rate))
+
+    def _without_implausible(self, mono: np.ndarray, peak: float, input_rate: int) -> np.ndarray:
         samples, count = self._implausible.silence(mono, peak)
         if count:
             start = self._buffer.length / self.rate + self._resampler.seconds_inside
-            end = start + self._last_seconds * count / len(mono)
+            end = start + count / input_rate
             self._skipped.append(Skipped(start, end, "undecodable"))
         return samples
