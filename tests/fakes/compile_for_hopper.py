@@ -21,6 +21,7 @@ from antiphon.kernels import (
     alignment,
     beam_candidates,
     norms,
+    page_copy,
     page_write,
     readout,
     sampling,
@@ -115,6 +116,8 @@ def launches() -> Iterator[tuple[str, Any]]:
         rows, addresses = torch.zeros(ROWS, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
         source = torch.zeros(ROWS, WIDTH, dtype=dtype)
         yield f"copy_rows {dtype} {target}", partial(copy_rows, source, rows, addresses, target)
+    pages = torch.zeros(3, ROWS, dtype=torch.int64)
+    yield "copy_pages", partial(page_copy.copy_pages, *pages, PAGE_SIZE * HEADS * HEAD_DIM * 2)
     for dtype in (*HALF, torch.float32):
         for ranks in (1, 2):
             yield f"read_out {dtype} {ranks}", partial(_read_out, dtype, ranks)
