@@ -128,6 +128,8 @@ class DecoderRunner:
                 self.arena.put(HiddenStates((KEY,), (1,), states))
             self.launch(plan).result()
         self.arena.drop(KEY)
+        scratch = np.array([self.pool.scratch_page])
+        self.pool.copy_pages(scratch, scratch)
         if most_drafting(self.config):
             drafts = self.config.speculation.num_speculative_tokens
             self.launch(sequence.drafting(drafts, self.draft is None)).result()

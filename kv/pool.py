@@ -1,6 +1,6 @@
 """The tensors behind the page ids: keys and values of every layer. A page id spans all layers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 
 import numpy as np
@@ -10,7 +10,7 @@ from antiphon.kv.queries import QueryPages
 from antiphon.kv.state_pages import StatePages
 from antiphon.kv.zeros import zeros
 from antiphon.layers.kv_destination import KVDestination
-from antiphon.runtime.device import together_to_device
+from antiphon.runtime.device import to_device, together_to_device
 
 _WIDTHS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
@@ -96,14 +96,31 @@ class KVPool:
         # Keys and values of a layer are rows of one matrix.
         both = [np.concatenate([rows, rows + self.num_pages + 1]) for rows in pages]
         source, target = together_to_device(both, self.layers[0].device)
-        for layer in self.layers:
-            _copy_rows(layer.flatten(0, 1), source, target)
+        _copy_rows([layer.flatten(0, 1) for layer in self.layers], source, target)
         if self.queries is not None:
             count = len(sources)
-            _copy_rows(self.queries.pages, source[:count], target[:count])
+            _copy_rows([self.queries.pages], source[:count], target[:count])
 
 
-def _copy_rows(matrix: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> None:
+def _copy_rows(
+    matrices: Sequence[torch.Tensor], sources: torch.Tensor, targets: torch.Tensor
+) -> None:
+    """Rows `sources` [n] of `matrices` [rows, ...], which are contiguous and equally large, to
+    `targets` [n]."""
+    first = matrices[0].flatten(1)
+    row_bytes = first.shape[1] * first.itemsize
+    if first.device.type == "cuda" and row_bytes % 4 == 0:
+        from antiphon.kernels import page_copy  # Triton is there where CUDA is
+
+        if len(sources) <= page_copy.MOST:
+            addresses = np.array([matrix.data_ptr() for matrix in matrices])
+            page_copy.copy_pages(to_device(addresses, first.device), sources, targets, row_bytes)
+            return
+    for matrix in matrices:
+        _copy_rows_of(matrix, sources, targets)
+
+
+def _copy_rows_of(matrix: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> None:
     """Rows `sources` [n] of `matrix` [rows, ...], which is contiguous, to `targets` [n]: as the
     widest numbers that a row is made of, since devices copy number by number."""
     raw = matrix.flatten(1).view(torch.uint8)

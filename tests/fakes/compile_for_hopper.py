@@ -18,8 +18,10 @@ from antiphon.config.arithmetic import ceil_div
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.settings import SETTINGS
 from antiphon.kernels import (
+    alignment,
     beam_candidates,
     norms,
+    page_copy,
     page_write,
     readout,
     sampling,
@@ -85,6 +87,7 @@ def launches() -> Iterator[tuple[str, Any]]:
             )
         for page_type in (dtype, FLOAT8):
             yield f"write_pages {dtype} {page_type}", partial(_write_pages, dtype, page_type)
+            yield f"alignment {dtype} {page_type}", partial(_align, dtype, page_type)
             for causal in (True, False):
                 for queries, group in ((1, 1), (3, 1), *GROUPED.get(dtype, ())):
                     yield (
@@ -113,6 +116,8 @@ def launches() -> Iterator[tuple[str, Any]]:
         rows, addresses = torch.zeros(ROWS, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
         source = torch.zeros(ROWS, WIDTH, dtype=dtype)
         yield f"copy_rows {dtype} {target}", partial(copy_rows, source, rows, addresses, target)
+    pages = torch.zeros(3, ROWS, dtype=torch.int64)
+    yield "copy_pages", partial(page_copy.copy_pages, *pages, PAGE_SIZE * HEADS * HEAD_DIM * 2)
     for dtype in (*HALF, torch.float32):
         for ranks in (1, 2):
             yield f"read_out {dtype} {ranks}", partial(_read_out, dtype, ranks)
@@ -197,6 +202,16 @@ def _attend_pages(
     paged_attention(
         torch.zeros(tokens, HEADS, HEAD_DIM, dtype=dtype), k, v, ints(ROWS + 1), ints(ROWS),
         ints(ROWS, 94), launch, room, max_query_len=queries, scale=1.0, causal=causal,
+    )  # fmt: skip
+
+
+def _align(dtype: torch.dtype, page_type: torch.dtype) -> None:
+    ints = partial(torch.zeros, dtype=torch.int32)
+    offsets, (first, _) = torch.zeros(HEADS, dtype=torch.int64), _pools(page_type)
+    keys = alignment.Keys(first, offsets, PAGE_SIZE * HEADS * HEAD_DIM, HEADS * HEAD_DIM, PAGE_SIZE)
+    alignment.scores(
+        torch.zeros(64, HEADS, HEAD_DIM, dtype=dtype), keys, ints(ROWS, 94), ints(20),
+        ints(ROWS + 1), ints(ROWS), 20, 1500, scale=1.0, width=7, share=1.0,
     )  # fmt: skip
 
 

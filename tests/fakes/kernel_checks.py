@@ -12,6 +12,7 @@ from antiphon.decoder.sampling.beams import DeviceBeams, PackedBeams
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.state import Slots
 from antiphon.kv.pool import KVPool
+from antiphon.kv.queries import QueryPages
 from antiphon.layers.activations import Activation
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.linear_methods import SmallBatch
@@ -169,6 +170,30 @@ def check_beams(actual: AnyBeams | None, wanted: AnyBeams | None) -> None:
     for name in ("scores", "logprobs"):
         own_values, values = (getattr(one, name)[allowed] for one in (is_own, is_right))
         np.testing.assert_allclose(own_values, values, atol=2e-5, rtol=1e-5)
+
+
+def check_copied_pages(
+    dtype: torch.dtype,
+    head_dim: int,
+    device: torch.device,
+    sources: np.ndarray,
+    targets: np.ndarray,
+) -> None:
+    """Pages of all layers and of queries hold what was in their sources before."""
+    most = int(max(sources.max(), targets.max())) + 2
+    pool = KVPool(2, most, 3, 1, head_dim, dtype, device)
+    pool.queries = QueryPages({1: [0, 1]}, 2, (most + 1, 3, head_dim), dtype, device)
+    everything = [*(pages for layer in pool.layers for pages in layer), pool.queries.pages]
+    before = []
+    for number, pages in enumerate(everything):
+        raw = pages.view(torch.uint8)
+        raw.copy_(torch.arange(raw.numel()).add(number).remainder(101).view(raw.shape))
+        before.append(raw.clone())
+    pool.copy_pages(sources, targets)
+    for pages, raw in zip(everything, before, strict=True):
+        wanted = raw.clone()
+        wanted[targets] = raw[sources]
+        assert torch.equal(pages.view(torch.uint8), wanted)
 
 
 def check_samples(actual: Samples, wanted: Samples) -> None:

@@ -6,9 +6,10 @@ python -m pytest -m gpu tests/gpu/test_layers.py
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from kernel_checks import check_projecting, check_small_batch
+from kernel_checks import check_copied_pages, check_projecting, check_small_batch
 from torch import nn
 from torch.nn import functional as F
 
@@ -237,3 +238,13 @@ def test_odd_widths_are_padded(width: int, quantized: bool) -> None:
         to_float8(layer.fc2)
     actual = layer.fc2(layer.activation(layer.fc1(x.cuda().bfloat16()))).float().cpu()
     assert (actual - wanted).norm() <= (0.08 if quantized else 0.01) * wanted.norm()
+
+
+@pytest.mark.parametrize("count", [1, 50, 200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, FLOAT8])
+@pytest.mark.parametrize("head_dim", [1, 64])
+def test_pages_are_copied_as_they_were(dtype: torch.dtype, count: int, head_dim: int) -> None:
+    """Where pages are among both; more than the kernel takes, and rows of odd widths, too."""
+    rng = np.random.default_rng(count)
+    sources, targets = rng.integers(0, 300, count), rng.permutation(300)[:count]
+    check_copied_pages(dtype, head_dim, torch.device("cuda"), sources, targets)

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 import torch
-
-from antiphon.kv.pool import KVPool
-from antiphon.kv.queries import QueryPages
+from kernel_checks import check_copied_pages
 
 CPU = torch.device("cpu")
 SOURCES, TARGETS = np.array([4, 1, 2], np.int32), np.array([1, 0, 7], np.int32)
@@ -22,16 +20,17 @@ SOURCES, TARGETS = np.array([4, 1, 2], np.int32), np.array([1, 0, 7], np.int32)
     ],
 )
 def test_pages_are_copied_as_they_were(dtype: torch.dtype, head_dim: int) -> None:
-    pool = KVPool(2, 9, 3, 1, head_dim, dtype, CPU)
-    pool.queries = QueryPages({1: [0, 1]}, 2, (10, 3, head_dim), dtype, CPU)
-    everything = [*(pages for layer in pool.layers for pages in layer), pool.queries.pages]
-    before = []
-    for number, pages in enumerate(everything):
-        raw = pages.view(torch.uint8)
-        raw.copy_(torch.arange(raw.numel()).add(number).remainder(101).view(raw.shape))
-        before.append(raw.clone())
-    pool.copy_pages(SOURCES, TARGETS)
-    for pages, raw in zip(everything, before, strict=True):
-        wanted = raw.clone()
-        wanted[TARGETS] = raw[SOURCES]
-        assert torch.equal(pages.view(torch.uint8), wanted)
+    check_copied_pages(dtype, head_dim, CPU, SOURCES, TARGETS)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="compiled there: see tests/gpu")
+def test_the_kernel_copies_them_likewise() -> None:
+    """In Triton's interpreter: rows of more words than a program has, in two matrices."""
+    page_copy = pytest.importorskip("antiphon.kernels.page_copy")
+    matrices = torch.arange(2 * 9 * 70, dtype=torch.int32).view(2, 9, 70)
+    wanted = matrices.clone()
+    wanted[:, TARGETS] = matrices[:, SOURCES]
+    addresses = torch.tensor([matrix.data_ptr() for matrix in matrices])
+    rows = (torch.from_numpy(pages).long() for pages in (SOURCES, TARGETS))
+    page_copy.copy_pages(addresses, *rows, 4 * 70)
+    assert torch.equal(matrices, wanted)
