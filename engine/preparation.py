@@ -17,7 +17,7 @@ from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import Prompt
 from antiphon.inputs.unread import Unread
-from antiphon.runtime.threads import DaemonThreads, ThreadsClosed
+from antiphon.runtime.threads import DaemonThreads, ForLoop, ThreadsClosed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,11 +52,12 @@ class Preparation:
         """In the caller's context: what the thread logs belongs to the caller's request. Raises
         EngineDeadError as soon as the engine ends."""
         call = partial(copy_context().run, function, *args, **kwargs)
+        work = ForLoop(call, asyncio.get_running_loop())
         try:
-            work = self._threads.submit(call)
+            self._threads.do(work)
         except ThreadsClosed as error:  # the engine was closed before
             raise EngineDeadError(str(error)) from None
-        return await self.waits.result(asyncio.wrap_future(work))
+        return await self.waits.result(work.outcome)
 
     @asynccontextmanager
     async def prepared(
