@@ -53,9 +53,9 @@ class StreamingTranscriber(Transcriber):
         deadline, caller = Deadline(options.timeout), caller_number()
         async with AsyncExitStack() as scope:
             with one_caller(caller):
-                recording, spoken = await scope.enter_async_context(
-                    self._opened(audio, options, deadline)
-                )
+                held = await scope.enter_async_context(self.engine.hold_memory(0))
+                async with deadline.limit():
+                    recording, spoken = await self._opened(held, audio, options, deadline)
                 if options.progress is not None:
                     options.progress(0.0, recording.duration)
                 decoder = WindowDecoder(self.engine, options, deadline)
