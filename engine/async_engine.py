@@ -14,7 +14,7 @@ from antiphon.actors.object_refs import check_object_store, put
 from antiphon.config.errors import PromptError, SamplingError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import Hold
-from antiphon.engine.callers import one_caller
+from antiphon.engine.callers import OneCaller
 from antiphon.engine.completion import completion_outputs
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.open_request import OpenRequest
@@ -69,7 +69,7 @@ class AsyncEngine(SpeechCalls):
         params, deadline = checked_params(params, sampling_params), Deadline(timeout)
         priority = checked_priority(priority)
         languages = (source_language, target_language)
-        with one_caller():
+        with OneCaller():
             async with deadline.limit(), self.preparation.memory.hold(0) as held:
                 prepared, prompt_ids = await self._prepared(
                     held, prompt, params, languages, priority, deadline
@@ -166,7 +166,7 @@ class AsyncEngine(SpeechCalls):
         self.check_caller()
         self.check_encode(pooled, object_refs, timeout, **unknown)
         deadline = Deadline(timeout)
-        with one_caller():
+        with OneCaller():
             async with deadline.limit(), self.preparation.memory.hold(0) as held:
                 media = await self.preparation.read(held, self.encoder_inputs.begin, source)
                 states = await self.requests.encodes.encode(media, pooled)

@@ -88,7 +88,9 @@ class OpenRequest:
 
     def metrics(self, of_worker: RequestMetrics) -> RequestMetrics:
         """In Unix times, from those that a worker measured."""
-        return replace(of_worker.shifted(self.sent_at), arrived_at=self.arrived_at)
+        metrics = of_worker.shifted(self.sent_at)
+        metrics.arrived_at = self.arrived_at
+        return metrics
 
     def finish(self, finished: Finished) -> None:
         self._close()

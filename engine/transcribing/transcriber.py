@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from antiphon.config.errors import AudioError, PromptError
 from antiphon.engine.budget import Hold
-from antiphon.engine.callers import one_caller
+from antiphon.engine.callers import OneCaller
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.outputs import Segment, Transcription
 from antiphon.engine.progress import SecondsDone
@@ -107,7 +106,7 @@ class Transcriber:
         on_segments: Callable[[list[Segment]], object] = lambda segments: None,
     ) -> Transcription:
         deadline = Deadline(options.timeout)
-        with one_caller():
+        with OneCaller():
             async with self.engine.hold_memory(0) as held, deadline.limit():
                 recording, spoken = await self._opened(held, audio, options, deadline)
                 segments = Segments(self.inputs, options, on_segments)
@@ -147,7 +146,7 @@ class Transcriber:
             )
             done.add(window.seconds)
             timed = await decoder.shareable(decoded.output, window, language)
-            return replace(decoded, output=timed)
+            return decoded.with_output(timed)
 
         await decode_together(recording.windows, decode, segments.add)
 

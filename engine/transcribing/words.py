@@ -156,11 +156,8 @@ def _probability(logprobs: Sequence[float], position: int) -> float | None:
 
 
 def _in_recording(word: TimedWord, window: Window) -> TimedWord:
-    return replace(
-        word,
-        start=round(window.at(word.start), DIGITS),
-        end=round(window.at(word.end, is_end=True), DIGITS),
-    )
+    start, end = window.at(word.start), window.at(word.end, is_end=True)
+    return word.between(round(start, DIGITS), round(end, DIGITS))
 
 
 def within_text(words: tuple[Word, ...], text: str) -> tuple[Word, ...]:

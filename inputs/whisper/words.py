@@ -5,7 +5,7 @@ the window's start.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
 
 from antiphon.inputs.whisper.word_split import Decode, split_into_words
@@ -35,6 +35,10 @@ class TimedWord:
     start: float
     end: float
     probability: float | None
+
+    def between(self, start: float, end: float) -> "TimedWord":
+        """A copy with other times. `replace` takes three times as long."""
+        return TimedWord(self.text, self.tokens, start, end, self.probability)
 
 
 @dataclass
@@ -147,7 +151,7 @@ def fit(
     """
     if not words:
         return words, start, end
-    words = [replace(word) for word in words]
+    words = [word.between(word.start, word.end) for word in words]
     usual, longest = window.usual, window.longest
     first, last = words[0], words[-1]
     second = words[1] if len(words) > 1 else None
