@@ -77,7 +77,7 @@ class Dispatcher:
 
         Returns the encoder that most of the inputs were sent to, now or before; "" if none was.
         """
-        holders = list[str]()
+        holders: list[str] = []
         for media in inputs:
             is_full = self.inputs.bytes_sent(encoder) > AHEAD_BYTES
             if not is_full and not self.inputs.sent_to(media.key):

@@ -37,7 +37,7 @@ class TimedWord:
     probability: float | None
 
     def between(self, start: float, end: float) -> "TimedWord":
-        """A copy with other times. `replace` takes three times as long."""
+        """With other times. `replace` takes three times as long."""
         return TimedWord(self.text, self.tokens, start, end, self.probability)
 
 
@@ -84,7 +84,8 @@ def find_words(
     `starts` [tokens + 1]: when each token begins, and when the last one ends. `probabilities`
     [tokens].
     """
-    words, first = list[TimedWord](), 0
+    words: list[TimedWord] = []
+    first = 0
     for text, count in split_into_words(token_ids, decode, language):
         last = first + count
         chances = [p for p in probabilities[first:last] if p is not None]
@@ -147,11 +148,10 @@ def fit(
     """The words of a segment, none too long behind a pause or outside of what its timestamps
     `start` and `end` say; and the segment's own start and end, which follow its words.
 
-    `silent_since`: when the last word before them ended.
+    Changes the `words` themselves. `silent_since`: when the last word before them ended.
     """
     if not words:
         return words, start, end
-    words = [word.between(word.start, word.end) for word in words]
     usual, longest = window.usual, window.longest
     first, last = words[0], words[-1]
     second = words[1] if len(words) > 1 else None
