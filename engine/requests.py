@@ -258,7 +258,7 @@ class OpenRequests:
         """Waits for the end of a request. Raises the RequestError that it ended with; cancels it
         when the caller is cancelled."""
         try:
-            finished = await asyncio.shield(opened.future)
+            finished = await opened.end()
         except asyncio.CancelledError:
             self.cancel(opened)
             raise
