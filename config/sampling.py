@@ -35,7 +35,7 @@ def _checked_constructor(cls: Class) -> Class:
             options = _set_in_copy(options)
         options.pop("fields_set", None)
         values = plain_values(options)
-        generated(self, **values, fields_set=frozenset(name for name in values if name in options))
+        generated(self, **values, fields_set=frozenset(values.keys() & options.keys()))
 
     cls.__init__ = constructor  # type: ignore[misc]
     return cls

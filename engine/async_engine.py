@@ -5,15 +5,16 @@ It never touches hidden states. `AsyncEngine` runs in the caller's event loop;
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
 from antiphon.actors.object_refs import check_object_store, put
 from antiphon.config.errors import PromptError, SamplingError
 from antiphon.config.sampling import SamplingParams
-from antiphon.engine.callers import one_caller
+from antiphon.engine.budget import Hold
+from antiphon.engine.callers import OneCaller
 from antiphon.engine.completion import completion_outputs
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.open_request import OpenRequest
@@ -68,22 +69,24 @@ class AsyncEngine(SpeechCalls):
         params, deadline = checked_params(params, sampling_params), Deadline(timeout)
         priority = checked_priority(priority)
         languages = (source_language, target_language)
-        with one_caller():
-            async with (
-                deadline.limit(),
-                self._prepared(prompt, params, languages, priority, deadline) as prepared_prompt,
-            ):
+        with OneCaller():
+            async with deadline.limit(), self.preparation.memory.hold(0) as held:
+                prepared, prompt_ids = await self._prepared(
+                    held, prompt, params, languages, priority, deadline
+                )
                 submit = partial(
-                    self.submit, *prepared_prompt, priority=priority, timeout=deadline.seconds_left
+                    self.submit,
+                    prepared,
+                    prompt_ids,
+                    priority=priority,
+                    timeout=deadline.seconds_left,
                 )
                 samples = [submit()]
                 if samples[0].request.rules.beams is None:  # else one request has all n
                     samples += [submit(sample=sample) for sample in range(1, params.n)]
                 ends = await self._wait_for_all(samples)
         completions = completion_outputs(self.inputs, samples, ends)
-        return RequestOutput(
-            str(samples[0].request.id), prepared_prompt[1], completions, ends[0].metrics
-        )
+        return RequestOutput(str(samples[0].request.id), prompt_ids, completions, ends[0].metrics)
 
     async def chat(
         self, messages: Any, params: SamplingParams | None = None, **options: Any
@@ -120,8 +123,10 @@ class AsyncEngine(SpeechCalls):
         languages = (source_language, target_language)
         async with AsyncExitStack() as scope:
             async with deadline.limit():
-                preparing = self._prepared(prompt, params, languages, priority, deadline)
-                prepared, prompt_ids = await scope.enter_async_context(preparing)
+                held = await scope.enter_async_context(self.preparation.memory.hold(0))
+                prepared, prompt_ids = await self._prepared(
+                    held, prompt, params, languages, priority, deadline
+                )
             opened = self.submit(
                 prepared, prompt_ids, stream=True, priority=priority, timeout=deadline.seconds_left
             )
@@ -161,11 +166,9 @@ class AsyncEngine(SpeechCalls):
         self.check_caller()
         self.check_encode(pooled, object_refs, timeout, **unknown)
         deadline = Deadline(timeout)
-        with one_caller():
-            async with (
-                deadline.limit(),
-                self.preparation.reading(self.encoder_inputs.begin, source) as media,
-            ):
+        with OneCaller():
+            async with deadline.limit(), self.preparation.memory.hold(0) as held:
+                media = await self.preparation.read(held, self.encoder_inputs.begin, source)
                 states = await self.requests.encodes.encode(media, pooled)
                 return await put(states) if object_refs else states
 
@@ -196,22 +199,23 @@ class AsyncEngine(SpeechCalls):
 
     # ------------------------------------------------------------------ parts of a call
 
-    @asynccontextmanager
     async def _prepared(
         self,
+        held: Hold,
         prompt: Prompt | Prepared,
         params: SamplingParams,
         languages: tuple[str | None, str | None],
         priority: int,
         deadline: Deadline,
-    ) -> AsyncIterator[tuple[Prepared, list[int]]]:
-        """A prompt's parts and token ids. Detects the language if a Whisper prompt names none."""
-        async with self.preparation.prepared(prompt, params, languages) as prepared:
-            prompt_ids = prepared.prompt_token_ids
-            if prompt_ids is None:
-                transcriber = Transcriber(self)
-                prompt_ids = await transcriber.default_prompt(prepared.media, priority, deadline)
-            yield prepared, prompt_ids
+    ) -> tuple[Prepared, list[int]]:
+        """A prompt's parts, whose memory `held` holds, and its token ids. Detects the language if a
+        Whisper prompt names none."""
+        prepared = await self.preparation.prepared(held, prompt, params, languages)
+        prompt_ids = prepared.prompt_token_ids
+        if prompt_ids is None:
+            transcriber = Transcriber(self)
+            prompt_ids = await transcriber.default_prompt(prepared.media, priority, deadline)
+        return prepared, prompt_ids
 
     async def _wait_for_all(self, samples: list[OpenRequest]) -> list[Finished]:
         """The ends of a prompt's samples. If one fails or the caller leaves, cancels the others."""

@@ -5,8 +5,7 @@ number follows a call into the tasks that it starts, as context variables do.
 """
 
 import itertools
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -23,15 +22,18 @@ def caller_number() -> int:
     return next(_numbers) if number is None else number
 
 
-@contextmanager
-def one_caller(number: int | None = None) -> Iterator[None]:
+class OneCaller:
     """What is asked inside has one number: `number`, or that of the call around it, if there is
     one. A generator, which may not yield inside, asks in several such scopes."""
-    token = _caller.set(caller_number() if number is None else number)
-    try:
-        yield
-    finally:
-        _caller.reset(token)
+
+    def __init__(self, number: int | None = None) -> None:
+        self._number = caller_number() if number is None else number
+
+    def __enter__(self) -> None:
+        self._token = _caller.set(self._number)
+
+    def __exit__(self, *_: object) -> None:
+        _caller.reset(self._token)
 
 
 def as_one_caller(
@@ -41,10 +43,7 @@ def as_one_caller(
     number = next(_numbers)
 
     async def run(item: Item) -> T:
-        token = _caller.set(number)
-        try:
+        with OneCaller(number):
             return await call(item)
-        finally:
-            _caller.reset(token)
 
     return run

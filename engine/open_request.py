@@ -46,6 +46,7 @@ class OpenRequest:
     is_open: bool = True
     gaps: int = 0  # times that messages about it were lost
     timer: asyncio.TimerHandle | None = None  # ends it after `end_time`
+    waiter: asyncio.Future[None] | None = None  # of its caller: cancelled with that, not `future`
 
     # Of the present attempt, while it is in flight.
     route: Route | None = None
@@ -88,20 +89,35 @@ class OpenRequest:
 
     def metrics(self, of_worker: RequestMetrics) -> RequestMetrics:
         """In Unix times, from those that a worker measured."""
-        return replace(of_worker.shifted(self.sent_at), arrived_at=self.arrived_at)
+        metrics = of_worker.shifted(self.sent_at)
+        metrics.arrived_at = self.arrived_at
+        return metrics
+
+    async def end(self) -> Finished:
+        """Waits for it, for one caller; one that is cancelled leaves the request as it is. Raises
+        the RequestError that it failed with."""
+        if not self.future.done():  # `asyncio.shield` would take two more turns of the loop
+            self.waiter = self.future.get_loop().create_future()
+            await self.waiter
+        return self.future.result()
 
     def finish(self, finished: Finished) -> None:
         self._close()
         if not self.future.done():
             self.future.set_result(finished)
-        self.updated.set()
+        self._tell_caller()
 
     def fail(self, error: RequestError) -> None:
         self._close()
         if not self.future.done():
             self.future.set_exception(error)
             self.future.exception()  # marks it as retrieved: its caller may have left
+        self._tell_caller()
+
+    def _tell_caller(self) -> None:
         self.updated.set()
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     def _close(self) -> None:
         """What is large is let go, whoever still holds this object."""

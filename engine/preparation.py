@@ -17,7 +17,7 @@ from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import Prompt
 from antiphon.inputs.unread import Unread
-from antiphon.runtime.threads import DaemonThreads, ThreadsClosed
+from antiphon.runtime.threads import DaemonThreads, ForLoop, ThreadsClosed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,27 +52,26 @@ class Preparation:
         """In the caller's context: what the thread logs belongs to the caller's request. Raises
         EngineDeadError as soon as the engine ends."""
         call = partial(copy_context().run, function, *args, **kwargs)
+        work = ForLoop(call, asyncio.get_running_loop())
         try:
-            work = self._threads.submit(call)
+            self._threads.do(work)
         except ThreadsClosed as error:  # the engine was closed before
             raise EngineDeadError(str(error)) from None
-        return await self.waits.result(asyncio.wrap_future(work))
+        return await self.waits.result(work.outcome)
 
-    @asynccontextmanager
     async def prepared(
         self,
+        held: Hold,
         prompt: Prompt | Prepared,
         params: SamplingParams,
         languages: tuple[str | None, str | None],
-    ) -> AsyncIterator[Prepared]:
-        """The prompt's parts, ready to submit. Its media count against the memory budget until the
-        scope ends. `languages`: source and target. Raises InputError."""
+    ) -> Prepared:
+        """The prompt's parts, ready to submit. From now on `held` counts its media against the
+        memory budget. `languages`: source and target. Raises InputError."""
         if isinstance(prompt, Prepared):
-            async with self.memory.hold(0 if prompt.held else prompt.nbytes):
-                yield prompt
-            return
-        async with self.reading(self.inputs.begin, prompt, params, *languages) as prepared:
-            yield prepared
+            await held.resize(0 if prompt.held else prompt.nbytes)
+            return prompt
+        return await self.read(held, self.inputs.begin, prompt, params, *languages)
 
     @asynccontextmanager
     async def all_prepared(
@@ -101,21 +100,21 @@ class Preparation:
                     ready.append(replace(await self._read(one, held), held=True))
             yield ready
 
-    @asynccontextmanager
-    async def reading(
-        self, begin: Callable[P, Media | Unread[Media]], *args: P.args, **kwargs: P.kwargs
-    ) -> AsyncIterator[Media]:
-        """What `begin` gives, its media read. They count against the memory budget until the scope
-        ends."""
-        async with self.memory.hold(0) as held:
-            call = partial(begin, *args, **kwargs)
-            begun = await self.run_in_thread(_read_if_small, call, self._room_at_once(held))
-            if isinstance(begun, Unread):
-                held.set(0)
-                yield await self._read(begun, held)
-            else:
-                await held.resize(begun.nbytes)
-                yield begun
+    async def read(
+        self,
+        held: Hold,
+        begin: Callable[P, Media | Unread[Media]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Media:
+        """What `begin` gives, its media read, which `held` counts against the memory budget."""
+        call = partial(begin, *args, **kwargs)
+        begun = await self.run_in_thread(_read_if_small, call, self._room_at_once(held))
+        if isinstance(begun, Unread):
+            held.set(0)
+            return await self._read(begun, held)
+        await held.resize(begun.nbytes)
+        return begun
 
     def _room_at_once(self, held: Hold) -> int:
         """Bytes that are held from now on, where nobody has to wait for them."""

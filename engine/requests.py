@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import secrets
 import time
 from collections.abc import Iterable
@@ -71,6 +72,7 @@ class OpenRequests:
         self.dispatcher = Dispatcher(self.frontend, self._not_sent)
         self.flights = Flights(self.frontend, self.router, self.dispatcher, self._give_up)
         self.encodes = Encodes(self.dispatcher, self.router)
+        self._seeds = random.Random()  # not the system's: each of those lets other threads go first
         self.on_end: OnEnd | None = None  # for metrics: is told of each request, once
         self._open: dict[OpenRequest, None] = {}
 
@@ -118,7 +120,7 @@ class OpenRequests:
         inputs, prompt_len = prepared.inputs, len(prompt_token_ids)
         if timestamps is None:
             timestamps = self.inputs.wants_timestamps(prompt_token_ids)
-        seed = secrets.randbits(63) if params.seed is None else params.seed + sample
+        seed = self._seeds.getrandbits(63) if params.seed is None else params.seed + sample
         request = Request(
             id=self.flights.new_id(),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
@@ -256,7 +258,7 @@ class OpenRequests:
         """Waits for the end of a request. Raises the RequestError that it ended with; cancels it
         when the caller is cancelled."""
         try:
-            finished = await asyncio.shield(opened.future)
+            finished = await opened.end()
         except asyncio.CancelledError:
             self.cancel(opened)
             raise

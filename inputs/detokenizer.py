@@ -1,9 +1,10 @@
 """Generated tokens back to text, as they come, and the search for stop strings in it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from copy import copy
+from functools import lru_cache
 from typing import Any, Protocol
 
 from antiphon.config.sampling import SamplingParams
@@ -15,6 +16,8 @@ from antiphon.runtime.threads import DaemonThreads
 
 Decode = Callable[[list[int]], str]
 
+TEXTS_KEPT = 16  # a window's text, and those of its segments, are asked for up to four times
+
 
 class Detokenizer:
     """The way back to text of a checkpoint's `tokenizer`."""
@@ -25,15 +28,16 @@ class Detokenizer:
         self._fast_tokenizer = fast_tokenizer(tokenizer)
         self._adds_nothing = self._fast_tokenizer is not None and _decodes_plainly(type(tokenizer))
         self._token_texts: dict[tuple[int, bool], str] = {}  # no larger than the vocabulary
+        self._texts = lru_cache(TEXTS_KEPT)(self._decode)
 
     def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
         if len(token_ids) != 1:
-            return self._decode(token_ids, skip_special_tokens)
+            return self._texts(tuple(token_ids), skip_special_tokens)
         # Log-probabilities name the same single tokens over and over (those of 99 languages, say).
         key = int(token_ids[0]), skip_special_tokens
-        if key not in self._token_texts:
-            self._token_texts[key] = self._decode(token_ids, skip_special_tokens)
-        return self._token_texts[key]
+        if (text := self._token_texts.get(key)) is None:
+            text = self._token_texts[key] = self._decode(token_ids, skip_special_tokens)
+        return text
 
     def bytes_of(self, id_: int, text: str) -> bytes | None:
         return bytes_of(self._tokenizer, id_, text)
@@ -52,10 +56,10 @@ class Detokenizer:
             decoder, tuple(params.stop), params.min_tokens, params.include_stop_str_in_output
         )
 
-    def _decode(self, token_ids: list[int], skip_special_tokens: bool) -> str:
+    def _decode(self, token_ids: Sequence[int], skip_special_tokens: bool) -> str:
         # transformers first asks of each id whether it is one: most of the time that it takes.
         tokenizer = self._fast_tokenizer if self._adds_nothing else self._tokenizer
-        text: str = tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+        text: str = tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
 
 

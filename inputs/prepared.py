@@ -50,7 +50,7 @@ class Prepared:
     @property
     def nbytes(self) -> int:
         """Of its audio or images; text counts as none."""
-        return sum(media.nbytes for media in self.inputs)
+        return sum([media.nbytes for media in self.inputs])
 
     @property
     def media(self) -> EncoderInput:

@@ -229,9 +229,7 @@ class InputProcessor:
             raise PromptError(
                 f"{self.model.architecture} does not transcribe audio: use generate()"
             )
-        checked = self._calls.of(options, self.has_words)
-        self.check(checked.params)
-        return checked
+        return self._calls.of(options, self.has_words)
 
     # ------------------------------------------------------------------ rules
 

@@ -1,17 +1,74 @@
 """Threads that a program does not wait for when it ends."""
 
+import asyncio
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
 
 class ThreadsClosed(RuntimeError):
     """The threads were shut down."""
+
+
+class Work(Protocol):
+    """What a thread does. Neither call raises."""
+
+    def run(self) -> None: ...
+
+    def cancel(self) -> object:
+        """It will not be run."""
+        ...
+
+
+class ForFuture(Generic[T]):
+    """Work whose outcome is a future's."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self.outcome: Future[T] = Future()
+
+    def run(self) -> None:
+        if self.outcome.set_running_or_notify_cancel():
+            try:
+                self.outcome.set_result(self._call())
+            except BaseException as error:
+                self.outcome.set_exception(error)
+
+    def cancel(self) -> None:
+        self.outcome.cancel()
+
+
+class ForLoop(Generic[T]):
+    """Work whose outcome is that of a future of an event loop: with neither locks nor conditions
+    of its own, it costs that loop half of what another future does."""
+
+    def __init__(self, call: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
+        self._call, self._loop = call, loop
+        self.outcome: asyncio.Future[T] = loop.create_future()
+
+    def run(self) -> None:
+        if self.outcome.cancelled():
+            return
+        try:
+            answer = partial(self.outcome.set_result, self._call())
+        except BaseException as error:
+            answer = partial(self.outcome.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits for it
+            self._loop.call_soon_threadsafe(self._answer, answer)
+
+    def _answer(self, answer: Callable[[], None]) -> None:
+        if not self.outcome.done():
+            answer()
+
+    def cancel(self) -> None:
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.outcome.cancel)
 
 
 class DaemonThreads(Executor):
@@ -27,13 +84,16 @@ class DaemonThreads(Executor):
         self._threads: list[threading.Thread] = []
         self._idle = 0  # threads waiting for work; negative: work waiting for threads
         self._closed = False
-        self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
 
     def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         """Raises ThreadsClosed after `shutdown`, and RuntimeError if no thread can be started."""
-        outcome: Future[T] = Future()
+        work = ForFuture(partial(function, *args, **kwargs))
+        self.do(work)
+        return work.outcome
+
+    def do(self, work: Work) -> None:
+        """Raises as `submit`."""
         with self._lock:
             if self._closed:
                 raise ThreadsClosed(f"the threads {self._name} were shut down")
@@ -43,30 +103,24 @@ class DaemonThreads(Executor):
                 thread.start()  # may raise: nothing has changed yet
                 self._threads.append(thread)
                 self._idle += 1
-            self._work.put((lambda: function(*args, **kwargs), outcome))
+            self._work.put(work)
             self._idle -= 1
-        return outcome
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         with self._lock:
             self._closed = True
         with suppress(queue.Empty):  # no `empty()` before: a thread may take the last one meanwhile
             while cancel_futures:
-                if (item := self._work.get_nowait()) is not None:
-                    item[1].cancel()
+                if (work := self._work.get_nowait()) is not None:
+                    work.cancel()
         for _ in self._threads:
             self._work.put(None)
         for thread in self._threads if wait else ():
             thread.join()
 
     def _run(self) -> None:
-        while (item := self._work.get()) is not None:
-            function, outcome = item
-            if outcome.set_running_or_notify_cancel():
-                try:
-                    outcome.set_result(function())
-                except BaseException as error:
-                    outcome.set_exception(error)
-            del item, function, outcome  # an idle thread holds nobody's sound
+        while (work := self._work.get()) is not None:
+            work.run()
+            del work  # an idle thread holds nobody's sound
             with self._lock:
                 self._idle += 1

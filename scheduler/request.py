@@ -198,7 +198,7 @@ class Request:
         """The inputs that stand in its prompt."""
         return [media for media in self.inputs if media.position is not None]
 
-    @cached_property
+    @property
     def encoder_tokens(self) -> int:
         """Of all its inputs."""
         return sum([media.num_tokens for media in self.inputs])

@@ -103,7 +103,9 @@ class Router:
         encoders = self._takers("encoder", partner)
         if not encoders:
             return None
-        encoder = min(encoders, key=lambda worker: worker.load)
+        encoder = encoders[0]
+        if len(encoders) > 1:
+            encoder = min(encoders, key=lambda worker: worker.load)
         self._remember(key, decoder.state.name)
         encoder.add(num_tokens)
         decoder.add(num_tokens)

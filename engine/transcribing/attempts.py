@@ -36,6 +36,9 @@ class Decoded:
     def of(cls, output: CompletionOutput, temperature: float, language: str | None) -> "Decoded":
         return cls(output, temperature, compression_ratio(output.text.strip()), language)
 
+    def with_output(self, output: CompletionOutput) -> "Decoded":
+        return self if output is self.output else replace(self, output=output)
+
 
 class WindowDecoder:
     """Decodes the windows of one call.
@@ -74,7 +77,7 @@ class WindowDecoder:
             if not self._failed(decoded):
                 break
             decoded = await self._attempt(media, prompt, temperature, language)
-        return replace(decoded, output=await self.with_words(decoded.output, media, language))
+        return decoded.with_output(await self.with_words(decoded.output, media, language))
 
     async def with_words(
         self, output: CompletionOutput, media: EncoderInput, language: str | None

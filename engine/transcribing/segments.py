@@ -87,12 +87,12 @@ class Segments:
     def made(self, window: Window, decoded: Decoded, timed: list[TimedTokens]) -> "list[Made]":
         """The segments of a window whose text is cut already."""
         last, texts, segments = len(decoded.output.token_ids) - 1, [], []
-        for piece in timed:
+        for id_, piece in enumerate(timed, len(self.all)):
             raw = self.inputs.decode(piece.token_ids)
             if self.options.params.stop and piece.positions[-1] == last:
                 raw = _before_stop(raw, self.options.params)
             texts.append(raw)
-            segments.append(_segment(window, decoded, piece, raw.strip()))
+            segments.append(_segment(window, decoded, piece, raw.strip(), id_))
         if self._words is not None:
             segments = self._words.add(window, decoded.output, timed, segments)
         return [Made(*pair) for pair in zip(texts, segments, strict=True)]
@@ -102,7 +102,8 @@ class Segments:
         first = len(self.all)
         for raw, segment in made:
             self._texts.append(raw)
-            self.all.append(replace(segment, id=len(self.all)))
+            id_ = len(self.all)  # its own, unless one before it was left out
+            self.all.append(segment if segment.id == id_ else replace(segment, id=id_))
         if made:
             self.on_segments(self.all[first:])
 
@@ -133,7 +134,7 @@ def _timed(format_: WhisperFormat, output: CompletionOutput, timestamps: bool) -
     return [TimedTokens(0.0, None, ids, positions)]
 
 
-def _segment(window: Window, decoded: Decoded, timed: TimedTokens, text: str) -> Segment:
+def _segment(window: Window, decoded: Decoded, timed: TimedTokens, text: str, id_: int) -> Segment:
     output, logprobs = decoded.output, None
     if output.logprobs is not None:
         logprobs = [output.logprobs[position] for position in timed.positions]
@@ -145,6 +146,7 @@ def _segment(window: Window, decoded: Decoded, timed: TimedTokens, text: str) ->
         logprobs,
         output.avg_logprob,
         output.no_speech_prob,
+        id=id_,
         seek=round(window.start * SEEK_RATE),
         temperature=decoded.temperature,
         compression_ratio=decoded.compression_ratio,

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any
 
-from antiphon.engine.callers import caller_number, one_caller
+from antiphon.engine.callers import OneCaller, caller_number
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import Segment, Transcription
@@ -52,10 +52,10 @@ class StreamingTranscriber(Transcriber):
     ) -> AsyncGenerator[str | Transcription, None]:
         deadline, caller = Deadline(options.timeout), caller_number()
         async with AsyncExitStack() as scope:
-            with one_caller(caller):
-                recording, spoken = await scope.enter_async_context(
-                    self._opened(audio, options, deadline)
-                )
+            with OneCaller(caller):
+                held = await scope.enter_async_context(self.engine.hold_memory(0))
+                async with deadline.limit():
+                    recording, spoken = await self._opened(held, audio, options, deadline)
                 if options.progress is not None:
                     options.progress(0.0, recording.duration)
                 decoder = WindowDecoder(self.engine, options, deadline)
@@ -73,7 +73,7 @@ class StreamingTranscriber(Transcriber):
                     if is_alone and (text := pieces.next(request.text.take())):
                         yield text
                 output = await self.engine.result(request)
-                with one_caller(caller):
+                with OneCaller(caller):
                     output = await decoder.with_words(output, window.media, spoken.language)
                     output = await decoder.shareable(output, window, spoken.language)
                 temperature = options.fallback.temperatures[0]

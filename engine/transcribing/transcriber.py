@@ -1,13 +1,13 @@
 """Transcription of whole recordings: each window is a request; texts and times are joined."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from antiphon.config.errors import AudioError, PromptError
-from antiphon.engine.callers import one_caller
+from antiphon.engine.budget import Hold
+from antiphon.engine.callers import OneCaller
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.outputs import Segment, Transcription
 from antiphon.engine.progress import SecondsDone
@@ -106,11 +106,9 @@ class Transcriber:
         on_segments: Callable[[list[Segment]], object] = lambda segments: None,
     ) -> Transcription:
         deadline = Deadline(options.timeout)
-        with one_caller():
-            async with (
-                self._opened(audio, options, deadline) as (recording, spoken),
-                deadline.limit(),
-            ):
+        with OneCaller():
+            async with self.engine.hold_memory(0) as held, deadline.limit():
+                recording, spoken = await self._opened(held, audio, options, deadline)
                 segments = Segments(self.inputs, options, on_segments)
                 if options.in_turn:
                     recording = await self._decode_in_turn(recording, spoken, segments, deadline)
@@ -118,19 +116,14 @@ class Transcriber:
                     await self._decode_together(recording, spoken, segments, deadline)
                 return await whole(self.engine, segments, recording, spoken)
 
-    @asynccontextmanager
     async def _opened(
-        self, audio: AudioInput, options: TranscriptionOptions, deadline: Deadline
-    ) -> AsyncIterator[tuple[Recording, Spoken]]:
-        """A recording, and its language. Its memory is held until the scope ends."""
-        async with AsyncExitStack() as scope:
-            async with deadline.limit():
-                expected = await self._expected_bytes(audio)
-                held = await scope.enter_async_context(self.engine.hold_memory(expected))
-                recording = await self.engine.run_in_thread(self.reader.read, audio, options)
-                await held.resize(recording.num_bytes)
-                spoken = await self._spoken(recording, options, deadline)
-            yield recording, spoken
+        self, held: Hold, audio: AudioInput, options: TranscriptionOptions, deadline: Deadline
+    ) -> tuple[Recording, Spoken]:
+        """A recording, whose memory `held` holds, and its language."""
+        await held.resize(await self._expected_bytes(audio))
+        recording = await self.engine.run_in_thread(self.reader.read, audio, options)
+        await held.resize(recording.num_bytes)
+        return recording, await self._spoken(recording, options, deadline)
 
     async def _expected_bytes(self, audio: AudioInput) -> int:
         """In a thread for an open file: one that is compressed is read to its end to measure it."""
@@ -153,7 +146,7 @@ class Transcriber:
             )
             done.add(window.seconds)
             timed = await decoder.shareable(decoded.output, window, language)
-            return replace(decoded, output=timed)
+            return decoded.with_output(timed)
 
         await decode_together(recording.windows, decode, segments.add)
 

@@ -44,8 +44,9 @@ class Window:
     @property
     def seconds(self) -> float:
         """Of its sound, without what the next window hears too."""
-        spans = self.spans or (TimeSpan(self.start, self.end),)
-        return sum(end - start for start, end in spans) - self.shared
+        spans = self.spans
+        whole = sum(end - start for start, end in spans) if spans else self.end - self.start
+        return whole - self.shared
 
     def at(self, seconds: float, is_end: bool = False) -> float:
         """The recording's time `seconds` behind the window's start. `is_end`: of something that

@@ -36,9 +36,7 @@ class WordRequests:
         """When the tokens behind a clip's `prompt` were said."""
         audio, padded = self.engine.inputs.audio, media.payload
         assert audio is not None
-        # Behind the last sample that is not 0 there is nothing: a clip may have been padded.
-        sounds = np.flatnonzero(padded)
-        frames = max(1, (int(sounds[-1]) + 1) // (2 * audio.hop)) if len(sounds) else 1
+        frames = max(1, _heard(padded) // (2 * audio.hop))
         return Alignment(prompt.start, len(prompt.token_ids), min(frames, media.num_tokens))
 
     async def aligned(
@@ -83,6 +81,14 @@ class WordRequests:
         if positions[-1] + 1 < len(every):
             every[positions[-1] + 1] = last  # of the token behind the text: where that ends
         return replace(output, token_frames=every)
+
+
+def _heard(samples: np.ndarray) -> int:
+    """Samples up to the last one that is not 0: behind it is nothing, as a clip may be padded."""
+    if len(samples) and samples[-1]:  # a search takes long, and lets all other threads go first
+        return len(samples)
+    sounds = np.flatnonzero(samples)
+    return int(sounds[-1]) + 1 if len(sounds) else 0
 
 
 def _is_told(frames: Sequence[int] | None, positions: Sequence[int]) -> bool:
@@ -150,11 +156,8 @@ def _probability(logprobs: Sequence[float], position: int) -> float | None:
 
 
 def _in_recording(word: TimedWord, window: Window) -> TimedWord:
-    return replace(
-        word,
-        start=round(window.at(word.start), DIGITS),
-        end=round(window.at(word.end, is_end=True), DIGITS),
-    )
+    start, end = window.at(word.start), window.at(word.end, is_end=True)
+    return word.between(round(start, DIGITS), round(end, DIGITS))
 
 
 def within_text(words: tuple[Word, ...], text: str) -> tuple[Word, ...]:

@@ -81,7 +81,9 @@ def checked_priority(priority: Any) -> int:
     """A whole number; None stands for the default, 0. Raises PromptError."""
     if priority is None:
         return 0
-    if type(priority).__name__ in ("bool", "bool_") or not isinstance(priority, Integral):
+    if type(priority) is not int and (  # most are, and asking for the other types takes long
+        type(priority).__name__ in ("bool", "bool_") or not isinstance(priority, Integral)
+    ):
         raise PromptError(
             f"priority must be a whole number (lower runs first), not {shown(priority)}",
             parameter="priority",

@@ -213,7 +213,8 @@ class WhisperFormat:
     def segments(self, token_ids: list[int]) -> list[TimedTokens]:
         """The text of a window, split at its timestamps."""
         segments: list[TimedTokens] = []
-        start, positions = 0.0, list[int]()
+        start = 0.0
+        positions: list[int] = []
         for position, token in enumerate(token_ids):
             seconds = self.seconds_of(token)
             if seconds is None:

@@ -33,12 +33,14 @@ def split_into_words(
 def _whole_characters(token_ids: list[int], decode: Decode) -> list[tuple[str, int]]:
     """The shortest runs of tokens whose text has no half characters, apart from those that the
     whole text has too."""
-    whole, pieces = decode(token_ids), list[tuple[str, int]]()
+    whole = decode(token_ids)
+    pieces: list[tuple[str, int]] = []
     begin, offset = 0, 0
     for end in range(1, len(token_ids) + 1):
         text = decode(token_ids[begin:end])
-        position = offset + text.find(_UNFINISHED)
-        is_whole = _UNFINISHED not in text or whole[position : position + 1] == _UNFINISHED
+        unfinished = text.find(_UNFINISHED)
+        position = offset + unfinished
+        is_whole = unfinished < 0 or whole[position : position + 1] == _UNFINISHED
         if is_whole or end == len(token_ids):
             pieces.append((text, end - begin))
             begin, offset = end, offset + len(text)

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import io
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +181,12 @@ def test_many_at_once_stay_within_the_bound(
             nonlocal there, most
             source = f"{address}/{number}" if number % 4 == 0 else PIXELS
             prompt = {"prompt": "w5 <image>", "multi_modal_data": {"image": source}}
-            async with AsyncExitStack() as scope:
-                reading: Any = preparation.reading(begin, source)
-                if not encodes:
-                    reading = preparation.prepared(prompt, PARAMS, (None, None))
-                media = await scope.enter_async_context(reading)
+            async with memory.hold(0) as held:
+                media: Any
+                if encodes:
+                    media = await preparation.read(held, begin, source)
+                else:
+                    media = await preparation.prepared(held, prompt, PARAMS, (None, None))
                 there += media.nbytes
                 most = max(most, there)
                 assert there <= memory.held <= memory.limit
@@ -218,7 +218,8 @@ def test_a_small_picture_is_read_in_one_go(
     prompt = {"prompt": "w5 <image>", "multi_modal_data": {"image": PIXELS}}
 
     async def run() -> None:
-        async with preparation.prepared(prompt, PARAMS, (None, None)) as prepared:
+        async with preparation.memory.hold(0) as held:
+            prepared = await preparation.prepared(held, prompt, PARAMS, (None, None))
             assert preparation.memory.held == prepared.nbytes > 0
         assert preparation.memory.held == 0
 

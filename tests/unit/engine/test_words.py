@@ -13,7 +13,7 @@ from transcribing_engine import TranscribingEngine
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import ModelOptions
 from antiphon.engine.outputs import CompletionOutput, Segment, Transcription, Word
-from antiphon.engine.transcribing.words import within_text
+from antiphon.engine.transcribing.words import _heard, within_text
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import read_sound
 from antiphon.inputs.processor import InputProcessor
@@ -157,3 +157,11 @@ def test_words_that_are_not_told_leave_a_segment_its_own_times(
     (segment,) = engine.transcribe(late, word_timestamps=True).segments
     assert segment.text == "call seven nine zero"
     assert segment.end - segment.start > 1.0
+
+
+@pytest.mark.parametrize(
+    ("samples", "heard"),
+    [([], 0), ([0, 0], 0), ([1, 2], 2), ([0, 3, 0, 0], 2), ([5, -0.0], 1), ([1, np.nan], 2)],
+)
+def test_what_is_heard_ends_with_the_last_sample_of_sound(samples: list[float], heard: int) -> None:
+    assert _heard(np.array(samples, np.float32)) == heard

@@ -7,7 +7,7 @@ import pytest
 
 from antiphon.config.errors import EngineDeadError
 from antiphon.engine.preparation import Preparation
-from antiphon.runtime.threads import DaemonThreads, ThreadsClosed
+from antiphon.runtime.threads import DaemonThreads, ForLoop, ThreadsClosed
 
 
 def no_more(thread: threading.Thread) -> None:
@@ -46,3 +46,41 @@ def test_a_thread_that_cannot_be_started_is_no_engine_that_was_closed(
     preparation.stop()
     with pytest.raises(EngineDeadError, match="shut down"):
         asyncio.run(call())
+
+
+def test_the_outcome_of_work_for_a_loop_is_told_there() -> None:
+    begun, goes_on, done = threading.Event(), threading.Event(), list[str]()
+
+    def slow() -> str:
+        begun.set()
+        goes_on.wait(5)
+        return "late, but wanted"
+
+    async def run() -> None:
+        loop, threads = asyncio.get_running_loop(), DaemonThreads(1, "test")
+        right, wrong = ForLoop(lambda: 5, loop), ForLoop(lambda: 1 // 0, loop)
+        left, last = ForLoop(lambda: done.append("left"), loop), ForLoop(slow, loop)
+        left.outcome.cancel()
+        after = ForLoop(lambda: done.append("after"), loop)
+        for work in (right, wrong, left, last, after):
+            threads.do(work)
+        assert await right.outcome == 5
+        with pytest.raises(ZeroDivisionError):
+            await wrong.outcome
+        await asyncio.to_thread(begun.wait, 5)
+        threads.shutdown(wait=False, cancel_futures=True)
+        goes_on.set()
+        assert await last.outcome == "late, but wanted"
+        with pytest.raises(asyncio.CancelledError):
+            await after.outcome
+
+    asyncio.run(run())
+    assert done == []
+
+
+def test_work_that_outlives_its_loop_disturbs_nobody() -> None:
+    loop = asyncio.new_event_loop()
+    works = [ForLoop(int, loop), ForLoop(int, loop)]
+    loop.close()
+    works[0].run()
+    works[1].cancel()

@@ -57,7 +57,8 @@ def test_the_memory_of_prompts_is_held_once_until_their_request_ends(
         async with checked(model, [SOUND, SOUND], PARAMS, BODY, "prompt", deadline) as ready:
             assert preparation.memory.held == 8000
             prepared = ready[0].prepared
-            async with preparation.prepared(prepared, PARAMS, (None, None)) as same:
+            async with preparation.memory.hold(0) as held:
+                same = await preparation.prepared(held, prepared, PARAMS, (None, None))
                 assert same is prepared
                 assert preparation.memory.held == 8000
             assert 9.0 < call_options(BODY, deadline)["timeout"] < 10.0
