@@ -128,8 +128,7 @@ class DecoderRunner:
                 self.arena.put(HiddenStates((KEY,), (1,), states))
             self.launch(plan).result()
         self.arena.drop(KEY)
-        scratch = np.array([self.pool.scratch_page])
-        self.pool.copy_pages(scratch, scratch)
+        self.pool.warm_up()
         if most_drafting(self.config):
             drafts = self.config.speculation.num_speculative_tokens
             self.launch(sequence.drafting(drafts, self.draft is None)).result()
@@ -191,8 +190,7 @@ class DecoderRunner:
             return None
         model, max_seqs = self.model_config, self.config.scheduler.max_num_seqs
         # Every window of Whisper asks for the probability that nobody speaks in it.
-        has_windows = model.encoder is not None and model.encoder.equal_windows
-        readouts = GRAPH_READOUTS if has_windows else 0
+        readouts = GRAPH_READOUTS if model.has_equal_windows else 0
         lengths = model.max_decoder_len, model.max_cross_len
         in_prompts = self.cross is None and len(self.arena.states) > 0
         shapes = step_shapes(max_seqs, *lengths, readouts, in_prompts)
@@ -218,7 +216,7 @@ class DecoderRunner:
             models.append((self.draft.model, self.draft.pool))
         cross_kv = CrossKV(models, self.arena)
         if self._uses_graphs and model.encoder is not None and self.cross is not None:
-            fixed = model.encoder.equal_windows and self.config.encoder.window != "auto"
+            fixed = model.has_equal_windows and self.config.encoder.window != "auto"
             sizes = cross_write_sizes(model.max_encoder_len, fixed)
             cross_kv.capture(sizes, model.encoder.output_size, self.target.dtype)
         return cross_kv

@@ -85,6 +85,11 @@ class ModelConfig:
         return families()[self.architecture]
 
     @property
+    def has_equal_windows(self) -> bool:
+        """Whether all its inputs are equally long to its encoder, as Whisper's recordings."""
+        return self.encoder is not None and self.encoder.equal_windows
+
+    @property
     def max_cross_len(self) -> int:
         """Encoder tokens that a sequence may attend to; 0 without cross-attention."""
         if not self.decoder.cross_attention:

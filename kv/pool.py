@@ -89,6 +89,11 @@ class KVPool:
         if self.queries is not None:
             self.queries.write(slot_mapping, queries)
 
+    def warm_up(self) -> None:
+        """Loads what a device loads at first use."""
+        scratch = np.array([self.scratch_page])
+        self.copy_pages(scratch, scratch)
+
     def copy_pages(self, sources: np.ndarray, targets: np.ndarray) -> None:
         """Copies pages `sources` [n] to `targets` [n], in all layers. What is copied is
         what was there before, also where a page is among both."""

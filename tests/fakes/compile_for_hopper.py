@@ -11,6 +11,17 @@ from typing import Any
 
 import torch
 import triton
+from compiled_linears import (
+    FLOAT8,
+    HALF,
+    HEAD_DIM,
+    HEADS,
+    ROWS,
+    WIDTH,
+    grouped,
+    pools,
+    small_batches,
+)
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
@@ -25,14 +36,11 @@ from antiphon.kernels import (
     page_write,
     readout,
     sampling,
-    small_batch_linear,
     step_layout,
     summed_norm,
 )
 from antiphon.kernels import full_attention as full
 from antiphon.kernels.float8_attention import float8_attention
-from antiphon.kernels.group_rows import quantize_groups
-from antiphon.kernels.grouped_linear import Tile, grouped_linear
 from antiphon.kernels.latent_attention import latent_attention
 from antiphon.kernels.latent_launch import LatentLaunch, TritonTile
 from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
@@ -42,9 +50,7 @@ from antiphon.kernels.row_copy import copy_rows
 from antiphon.kernels.shared_rows import SHARED_BYTES, SharedRows
 
 CPU = torch.device("cpu")
-HALF, FLOAT8 = (torch.float16, torch.bfloat16), torch.float8_e4m3fn
-WIDTH, HEADS, HEAD_DIM, PAGE_SIZE = 1280, 20, 64, 16
-ROWS = 2
+PAGE_SIZE = 16
 SHARED_MEMORY = 227 << 10  # of a block: a kernel that asks for more can't be launched
 # Queries, and heads that share their keys: compiled for one dtype, as only indices differ.
 GROUPED = {torch.bfloat16: ((1, 5), (3, 5))}
@@ -106,8 +112,8 @@ def launches() -> Iterator[tuple[str, Any]]:
     of_float8 = partial(_attend_states, torch.bfloat16, FLOAT8, *LATENT[0])
     yield "latent_attention float8", of_float8
     for dtype in HALF:
-        yield from _small_batches(dtype)
-        yield from _grouped(dtype)
+        yield from small_batches(dtype)
+        yield from grouped(dtype)
     for rules in (None, TimestampRules(67, 66, 60, 20)):
         for dtype, ranks in ((torch.float32, 1), (torch.float32, 2), (torch.bfloat16, 2)):
             yield f"greedy {rules} {dtype} {ranks}", partial(_sample, rules, dtype, ranks)
@@ -127,61 +133,9 @@ def _shared_rows() -> SharedRows:
     return SharedRows.of(torch.zeros(SHARED_BYTES, dtype=torch.uint8), [0, 0], 1)
 
 
-def _small_batches(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
-    x, vector = torch.zeros(ROWS, WIDTH, dtype=dtype), torch.zeros(WIDTH, dtype=dtype)
-    weight = torch.zeros(3 * WIDTH, WIDTH, dtype=dtype)
-    square, bias = weight[:WIDTH], torch.zeros(3 * WIDTH, dtype=dtype)
-    int8, scales = torch.zeros(WIDTH, WIDTH, dtype=torch.int8), torch.zeros(WIDTH, 1, dtype=dtype)
-    linear = small_batch_linear.linear
-    for norm in (None, (vector, vector, 1e-5), (vector, None, 1e-6)):
-        yield f"linear {dtype}", partial(linear, x, square, vector, norm=norm, activation="gelu")
-        yield f"linear residual {dtype}", partial(linear, x, square, None, norm=norm, residual=x)
-        yield f"linear int8 {dtype}", partial(linear, x, int8, vector, norm=norm, scales=scales)
-        float8, of_float8 = int8.to(FLOAT8), scales.float().t()
-        call = partial(linear, x, float8, vector, norm=norm, scales=of_float8)
-        yield f"linear float8 {dtype}", call
-        for page_type in (dtype, FLOAT8):
-            pages = (*_pools(page_type), torch.zeros(ROWS, dtype=torch.int32))
-            yield (
-                f"linear pages {dtype} {page_type}",
-                partial(linear, x, weight, bias, norm=norm, pages=pages),
-            )
-
-
-def _grouped(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
-    """Every form of weights, as few and as many rows are multiplied."""
-    x, bias = torch.zeros(ROWS, WIDTH, dtype=dtype), torch.zeros(WIDTH, dtype=dtype)
-    scales = torch.zeros(WIDTH // 128, WIDTH)
-    order, counters = torch.zeros(WIDTH, dtype=torch.int32), torch.zeros(64, dtype=torch.int32)
-    yield f"quantize_groups {dtype}", partial(quantize_groups, x, 128)
-    words = torch.zeros(WIDTH // 128, WIDTH, 32, dtype=torch.int16)
-    eights = torch.zeros(WIDTH // 128, WIDTH, 128, dtype=torch.int8)
-    own = partial(grouped_linear, block=128, dtype=dtype, counters=counters)
-    few, many = Tile(16, 64, 4, 4, 5), Tile(128, 128, 1, 8, 3)
-    for weight, zeros in itertools.product((words, eights), (None, scales)):
-        call = partial(own, x, weight, scales, zeros, bias, few)
-        yield f"grouped_linear {weight.dtype} {dtype}", call
-    yield f"grouped_linear in order {dtype}", partial(call, order=order)
-    yield f"grouped_linear of many {dtype}", partial(own, x, words, scales, None, bias, many)
-    float8 = eights.to(FLOAT8)
-    yield f"grouped_linear float8 {dtype}", partial(own, x, float8, scales, None, bias, few)
-    both = partial(own, x.to(FLOAT8), float8, scales, None, bias, many, x_scales=scales)
-    yield f"grouped_linear of float8 {dtype}", both
-    by_row = partial(own, x, zeros=None, bias=bias, tile=few)
-    eights = torch.zeros(WIDTH, WIDTH, dtype=torch.int8)
-    row_scales = torch.zeros(ROWS, 1)
-    yield f"grouped_linear by row {dtype}", partial(by_row, weight=eights, scales=bias)
-    float8 = partial(own, x.to(FLOAT8), eights.to(FLOAT8), scales[0], None, bias, few)
-    yield f"grouped_linear of float8 by row {dtype}", partial(float8, x_scales=row_scales)
-
-
-def _pools(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    return tuple(torch.zeros(64, HEADS, HEAD_DIM).to(dtype) for _ in range(2))  # type: ignore[return-value]
-
-
 def _write_pages(dtype: torch.dtype, page_type: torch.dtype) -> None:
     k = torch.zeros(ROWS, HEADS, HEAD_DIM, dtype=dtype)
-    page_write.write_pages(k, k, *_pools(page_type), torch.zeros(ROWS, dtype=torch.int32))
+    page_write.write_pages(k, k, *pools(page_type), torch.zeros(ROWS, dtype=torch.int32))
 
 
 def _attend_pages(
@@ -196,7 +150,7 @@ def _attend_pages(
     )
     k, v = (
         pool[:, : HEADS // group].reshape(4, PAGE_SIZE, HEADS // group, HEAD_DIM)
-        for pool in _pools(page_type)
+        for pool in pools(page_type)
     )
     ints = partial(torch.zeros, dtype=torch.int32)
     paged_attention(
@@ -207,7 +161,7 @@ def _attend_pages(
 
 def _align(dtype: torch.dtype, page_type: torch.dtype) -> None:
     ints = partial(torch.zeros, dtype=torch.int32)
-    offsets, (first, _) = torch.zeros(HEADS, dtype=torch.int64), _pools(page_type)
+    offsets, (first, _) = torch.zeros(HEADS, dtype=torch.int64), pools(page_type)
     keys = alignment.Keys(first, offsets, PAGE_SIZE * HEADS * HEAD_DIM, HEADS * HEAD_DIM, PAGE_SIZE)
     alignment.scores(
         torch.zeros(64, HEADS, HEAD_DIM, dtype=dtype), keys, ints(ROWS, 94), ints(20),
