@@ -165,7 +165,7 @@ class Service:
         return longest if requested is None else min(requested, longest)
 
 
-def service_of(request: Request) -> Service:
-    """For `Depends`."""
+async def service_of(request: Request) -> Service:
+    """For `Depends`, which would call a plain function in a thread."""
     service: Service = request.app.state.service
     return service
