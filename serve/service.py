@@ -165,7 +165,6 @@ class Service:
         return longest if requested is None else min(requested, longest)
 
 
-async def service_of(request: Request) -> Service:
-    """For `Depends`, which would call a plain function in a thread."""
+def service_of(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
