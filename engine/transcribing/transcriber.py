@@ -133,8 +133,8 @@ class Transcriber:
             yield recording, spoken
 
     async def _expected_bytes(self, audio: AudioInput) -> int:
-        """In a thread for an open file that does not know: one that is compressed is read to its end
-        to measure it."""
+        """In a thread for an open file that does not say: one that is compressed is read to its
+        end to measure it."""
         if not hasattr(audio, "read") or hasattr(audio, "nbytes"):
             return expected_bytes(audio, self.audio.sampling_rate)
         return await self.engine.run_in_thread(expected_bytes, audio, self.audio.sampling_rate)

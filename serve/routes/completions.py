@@ -17,7 +17,7 @@ from antiphon.serve.events import EventStream
 from antiphon.serve.prompt_tokens import CheckedPrompt, call_options, checked
 from antiphon.serve.replies import ERRORS, also, usage
 from antiphon.serve.schemas.text import CompletionBody
-from antiphon.serve.service import ServedModel, Service, service_of
+from antiphon.serve.service import ServedModel, service_of
 from antiphon.serve.streaming import Delta, check_streaming, events, header
 
 router = APIRouter(prefix="/v1", responses=ERRORS)
