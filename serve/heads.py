@@ -2,7 +2,7 @@
 
 import asyncio
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -10,6 +10,31 @@ from antiphon.serve.errors import ApiError
 from antiphon.serve.identity import HEADER, request_id
 
 MOST_BYTES = 64 << 10  # of a request's line and headers, as h11 has it; a trailer's, too
+
+
+class OnePacket:
+    """The connection, for one answer: the head goes with the beginning of the body, which uvicorn
+    writes right behind it. Each call of the system may hand Python's lock to a busy thread."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.is_closing = transport.is_closing
+        self._transport, self._is_first, self._held = transport, True, b""
+
+    def write(self, content: bytes) -> None:
+        if self._is_first:
+            self._is_first, self._held = False, content
+            asyncio.get_running_loop().call_soon(self._flush)  # an answer may have no body
+        else:
+            self._flush(content)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self, more: bytes = b"") -> None:
+        held, self._held = self._held, b""
+        if content := held + more:
+            self._transport.write(content)
 
 
 class BoundedHead(HttpToolsProtocol):
@@ -43,6 +68,8 @@ class BoundedHead(HttpToolsProtocol):
         self._stop_waiting()
         self._unread, self._in_head = 0, False
         super().on_headers_complete()
+        if self.cycle is not None:  # no WebSocket, which has none
+            self.cycle.transport = cast("asyncio.Transport", OnePacket(self.transport))
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0

@@ -166,6 +166,5 @@ class Service:
 
 
 def service_of(request: Request) -> Service:
-    """For `Depends`."""
     service: Service = request.app.state.service
     return service

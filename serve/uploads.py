@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import IO, Any, TypeVar
 
 from fastapi import Request
@@ -82,8 +83,9 @@ def too_long(longest: float) -> ApiError:
     )
 
 
+@asynccontextmanager
 async def form_data(request: Request) -> AsyncIterator[FormData]:
-    """For `Depends`: a multipart body, whose files are closed when the answer has been sent."""
+    """A multipart body, whose files are closed when the scope ends."""
     content_type = request.headers.get("content-type", "").lower()  # it has no case
     if not content_type.startswith("multipart/form-data"):
         raise ApiError(400, "send multipart/form-data with a 'file'", code="wrong_content_type")

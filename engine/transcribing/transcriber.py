@@ -126,8 +126,9 @@ class Transcriber:
         return recording, await self._spoken(recording, options, deadline)
 
     async def _expected_bytes(self, audio: AudioInput) -> int:
-        """In a thread for an open file: one that is compressed is read to its end to measure it."""
-        if not hasattr(audio, "read"):
+        """In a thread for an open file that does not say: one that is compressed is read to its
+        end to measure it."""
+        if not hasattr(audio, "read") or hasattr(audio, "nbytes"):
             return expected_bytes(audio, self.audio.sampling_rate)
         return await self.engine.run_in_thread(expected_bytes, audio, self.audio.sampling_rate)
 

@@ -1,12 +1,12 @@
 """/v1/audio/transcriptions and /v1/audio/translations."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Annotated, Any
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 
 from antiphon.serve.events import EventStream
 from antiphon.serve.recordings import heard, heard_in_pieces, token_usage
@@ -18,8 +18,6 @@ from antiphon.serve.transcripts import TEXTS, answer
 from antiphon.serve.uploads import Upload, checked_form, form_data
 
 router = APIRouter(prefix="/v1/audio", responses=ERRORS)
-Shared = Annotated[Service, Depends(service_of)]
-Form = Annotated[FormData, Depends(form_data)]
 
 
 def _form(kind: type[AudioBody]) -> dict[str, Any]:
@@ -61,24 +59,30 @@ def _without_null(field: dict[str, Any]) -> dict[str, Any]:
     openapi_extra=_form(TranscriptionBody),
     responses=also(*TEXTS, EventStream.media_type),
 )
-async def transcribe(form: Form, service: Shared) -> Response:
+async def transcribe(request: Request) -> Response:
     """Text of a recording, in the language that is spoken."""
-    body, file = checked_form(form, TranscriptionBody)
-    model = service.audio_model(body.model)
-    options = transcription_options(service, model, body, logprobs=0 if body.include else None)
-    upload = _upload(model, file)
-    if body.stream:
-        return await EventStream.begun(_events(service, model, upload, options), done=False)
-    return answer(model, await heard(service, model, upload, options), body)
+    service = service_of(request)
+    async with AsyncExitStack() as scope:
+        form = await scope.enter_async_context(form_data(request))
+        body, file = checked_form(form, TranscriptionBody)
+        model = service.audio_model(body.model)
+        options = transcription_options(service, model, body, logprobs=0 if body.include else None)
+        upload = _upload(model, file)
+        if body.stream:
+            events = _events(service, model, upload, options, scope.pop_all())
+            return await EventStream.begun(events, done=False)
+        return answer(model, await heard(service, model, upload, options), body)
 
 
 @router.post("/translations", openapi_extra=_form(TranslationBody), responses=also(*TEXTS))
-async def translate(form: Form, service: Shared) -> Response:
+async def translate(request: Request) -> Response:
     """English text of a recording in another language."""
-    body, file = checked_form(form, TranslationBody)
-    model = service.audio_model(body.model)
-    options = transcription_options(service, model, body)
-    return answer(model, await heard(service, model, _upload(model, file), options), body)
+    service = service_of(request)
+    async with form_data(request) as form:
+        body, file = checked_form(form, TranslationBody)
+        model = service.audio_model(body.model)
+        options = transcription_options(service, model, body)
+        return answer(model, await heard(service, model, _upload(model, file), options), body)
 
 
 def _upload(model: ServedModel, file: UploadFile) -> Upload:
@@ -88,9 +92,14 @@ def _upload(model: ServedModel, file: UploadFile) -> Upload:
 
 
 async def _events(
-    service: Service, model: ServedModel, upload: Upload, options: dict[str, Any]
+    service: Service,
+    model: ServedModel,
+    upload: Upload,
+    options: dict[str, Any],
+    form: AsyncExitStack,
 ) -> AsyncGenerator[dict[str, Any], None]:
-    async with aclosing(heard_in_pieces(service, model, upload, options)) as pieces:
+    """`form`: of the upload, which ends with the stream."""
+    async with form, aclosing(heard_in_pieces(service, model, upload, options)) as pieces:
         async for piece in pieces:
             if isinstance(piece, str):
                 yield {"type": "transcript.text.delta", "delta": piece}

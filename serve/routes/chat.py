@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from antiphon.engine.deadline import Deadline
@@ -24,8 +24,9 @@ router = APIRouter(prefix="/v1", responses=ERRORS)
 
 
 @router.post("/chat/completions", responses=also(EventStream.media_type))
-async def chat(body: ChatBody, service: Annotated[Service, Depends(service_of)]) -> Response:
+async def chat(body: ChatBody, request: Request) -> Response:
     """The model's answer to one message; to a conversation where the model has a chat template."""
+    service = service_of(request)
     model = service.model(body.model)
     check_streaming(body)
     if body.top_logprobs is not None and not body.logprobs:

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from antiphon.config.sampling import SamplingParams
@@ -17,7 +17,7 @@ from antiphon.serve.events import EventStream
 from antiphon.serve.prompt_tokens import CheckedPrompt, call_options, checked
 from antiphon.serve.replies import ERRORS, also, usage
 from antiphon.serve.schemas.text import CompletionBody
-from antiphon.serve.service import ServedModel, Service, service_of
+from antiphon.serve.service import ServedModel, service_of
 from antiphon.serve.streaming import Delta, check_streaming, events, header
 
 router = APIRouter(prefix="/v1", responses=ERRORS)
@@ -25,10 +25,9 @@ KIND = "cmpl", "text_completion"  # of ids and of replies
 
 
 @router.post("/completions", responses=also(EventStream.media_type))
-async def complete(
-    body: CompletionBody, service: Annotated[Service, Depends(service_of)]
-) -> Response:
+async def complete(body: CompletionBody, request: Request) -> Response:
     """Text for each prompt. For a model with an encoder, a single prompt is the encoder's text."""
+    service = service_of(request)
     model = service.text_model(body.model)
     params = body.sampling(logprobs=body.logprobs)
     prompts = body.prompts()

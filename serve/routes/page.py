@@ -5,14 +5,14 @@ import hashlib
 import re
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from antiphon.serve.load import load_of
 from antiphon.serve.replies import errors
-from antiphon.serve.service import Service, service_of
+from antiphon.serve.service import service_of
 
 router = APIRouter(responses=errors(401, 413, 500, 503))
 
@@ -42,6 +42,6 @@ async def page() -> HTMLResponse:
 
 
 @router.get("/load")
-async def load(service: Annotated[Service, Depends(service_of)]) -> dict[str, Any]:
+async def load(request: Request) -> dict[str, Any]:
     """What both pools of each model have to do."""
-    return await load_of(service)
+    return await load_of(service_of(request))

@@ -1,8 +1,8 @@
 """What a server says of itself: models, tokens, health, metrics."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from antiphon.config.errors import EngineDeadError, about
@@ -19,7 +19,6 @@ MOST_CHARACTERS = 1 << 18  # of a text for /tokenize; some seconds of a core
 
 router = APIRouter(responses=errors(413, 500, 503))
 KEYED = errors(401)
-Shared = Annotated[Service, Depends(service_of)]
 
 
 def _entry(model: ServedModel) -> dict[str, Any]:
@@ -39,21 +38,22 @@ def _entry(model: ServedModel) -> dict[str, Any]:
 
 
 @router.get("/v1/models", responses=KEYED)
-async def models(service: Shared) -> dict[str, Any]:
+async def models(request: Request) -> dict[str, Any]:
     """The models that this server has."""
-    return {"object": "list", "data": [_entry(model) for model in service.models.values()]}
+    served = service_of(request).models.values()
+    return {"object": "list", "data": [_entry(model) for model in served]}
 
 
 @router.get("/v1/models/{name:path}", responses=errors(401, 404))
-async def model(name: str, service: Shared) -> dict[str, Any]:
-    return _entry(service.model(name))
+async def model(name: str, request: Request) -> dict[str, Any]:
+    return _entry(service_of(request).model(name))
 
 
 @router.post("/tokenize", responses=errors(400, 401, 404, 408, 429))
-async def tokenize(body: TokenizeBody, service: Shared) -> dict[str, Any]:
+async def tokenize(body: TokenizeBody, request: Request) -> dict[str, Any]:
     """The token ids of a text, as the encoder gets them: of up to 262,144 characters, and more for
     a model of long prompts, 16 for each token that it reads."""
-    model = service.model(body.model)
+    model = service_of(request).model(body.model)
     inputs = model.engine.inputs
     tokens = max(inputs.model.max_encoder_len, inputs.model.max_decoder_len)
     most = max(MOST_CHARACTERS, longest_read(tokens))
@@ -80,16 +80,17 @@ async def tokenize(body: TokenizeBody, service: Shared) -> dict[str, Any]:
 
 
 @router.get("/health")
-async def health(service: Shared) -> Response:
+async def health(request: Request) -> Response:
     """Whether the engines work: 200, or 503 if one has ended."""
-    _check_engines(service)
+    _check_engines(service_of(request))
     return JSONResponse({"status": "ok"})
 
 
 @router.get("/ready")
-async def ready(service: Shared) -> Response:
+async def ready(request: Request) -> Response:
     """Whether requests for any model may come: 200, or 503 while the server starts or stops, and
     once an engine has ended."""
+    service = service_of(request)
     if not service.ready:
         raise ApiError(503, "the server is starting or stopping", code="not_ready", retry_after=1)
     _check_engines(service)
@@ -108,7 +109,8 @@ def _check_engines(service: Service) -> None:
 
 
 @router.get("/metrics", response_class=Response, responses=KEYED | also("text/plain"))
-async def metrics(service: Shared) -> Response:
+async def metrics(request: Request) -> Response:
     """Counters in Prometheus' format."""
+    service = service_of(request)
     await note_workers(service)
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)

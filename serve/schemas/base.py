@@ -24,7 +24,7 @@ class Body(BaseModel):
         """Raises ValidationError for fields that cannot be honored, and for unknown ones."""
         if not isinstance(body, dict):
             return body
-        kept = {}
+        kept, known = {}, cls.known()
         for name, value in body.items():
             neutral, reason = cls.refusals.get(name, ((), ""))
             if not reason:
@@ -32,7 +32,7 @@ class Body(BaseModel):
             elif value is not None and value not in neutral:
                 raise cls._wrong(name, UNSUPPORTED, reason)
         for name in kept:
-            if name not in cls.known():
+            if name not in known:
                 raise cls._wrong(name, UNKNOWN, "unknown")
         return kept
 

@@ -1,12 +1,18 @@
-"""Where the whole of a transcription is made: it is the same on the event loop and in a thread."""
+"""What of a transcription is done on the event loop, and what in a thread."""
 
+import asyncio
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scripted_speech import GOOD, ScriptedEngine
 
+from antiphon.client.sound import wav
 from antiphon.engine.transcribing import segments
+from antiphon.engine.transcribing.transcriber import Transcriber
+from antiphon.serve.uploads import Upload
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +43,22 @@ def test_few_tokens_need_no_thread(
     assert many == few
     assert few.text.split()[: len(GOOD.split())] == GOOD.split()
     assert len(few.segments) >= windows
+
+
+def test_an_upload_is_measured_without_a_thread(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what its samples will take; another open file is read for that."""
+    threaded: list[str] = []
+
+    async def run_in_thread(function: Any, *arguments: Any) -> Any:
+        threaded.append(function.__name__)
+        return function(*arguments)
+
+    monkeypatch.setattr(engine, "run_in_thread", run_in_thread)
+    engine.begin(lambda asked: GOOD)
+    content, rate = wav(np.ones(16_000, "<i2"), 16_000), 16_000
+    for file in (Upload(io.BytesIO(content), len(content), rate), io.BytesIO(content)):
+        call = Transcriber(engine).transcribe(file, language="en", timestamps=False)
+        asyncio.run(call)
+    assert threaded == ["read", "expected_bytes", "read"]

@@ -1,15 +1,17 @@
-"""Heads of requests that are too long, or never end, and what is within the limits."""
+"""Heads of requests that are too long, or never end, and what is within the limits; of answers."""
 
+import asyncio
 import json
 import socket
 import time
 from collections.abc import Iterator
+from unittest.mock import Mock, call
 
 import httpx
 import pytest
 from http_server import Running, running_server
 
-from antiphon.serve.heads import MOST_BYTES
+from antiphon.serve.heads import MOST_BYTES, OnePacket
 from antiphon.serve.settings import Limits
 
 IDLE = 1.5
@@ -111,3 +113,28 @@ def test_trailers_without_an_end(connection: socket.socket) -> None:
     time.sleep(0.1)
     connection.sendall(b"y" * (MOST_BYTES + 1))
     assert b"HTTP/1.1 431 " in answer(connection)
+
+
+def test_an_answers_head_goes_with_its_body() -> None:
+    """Or alone, where the body comes later; what follows goes at once."""
+
+    async def run() -> None:
+        transport = Mock(asyncio.Transport)
+        whole, late, none = (OnePacket(transport) for _ in range(3))
+        whole.write(b"head")
+        assert not transport.write.called
+        whole.write(b"body")
+        whole.write(b"more")
+        late.write(b"head")
+        await asyncio.sleep(0)
+        late.write(b"body")
+        assert transport.write.mock_calls == [
+            call(b"headbody"), call(b"more"), call(b"head"), call(b"body"),
+        ]  # fmt: skip
+        transport.reset_mock()
+        none.write(b"head")
+        none.close()
+        await asyncio.sleep(0)
+        assert transport.mock_calls == [call.write(b"head"), call.close()]
+
+    asyncio.run(run())
