@@ -243,11 +243,8 @@ def check_num_pages(model: ModelConfig, config: EngineConfig) -> None:
     """Raises ConfigurationError if `num_kv_pages` are fewer than any request needs: one token of a
     prompt, one behind it, and a window where all inputs are equally long."""
     num_pages, page_size = config.decoder.num_kv_pages, config.decoder.kv_page_size
-    cross = (
-        model.max_cross_len
-        if model.has_equal_windows and not config.decoder.attends_to_states
-        else 0
-    )
+    needs_window = model.has_equal_windows and not config.decoder.attends_to_states
+    cross = model.max_cross_len if needs_window else 0
     least = ceil_div(2, page_size) + ceil_div(cross, page_size)
     if num_pages is not None and num_pages < least:
         window = f" ({cross} encoder tokens, {page_size} to a page)" if cross else ""
