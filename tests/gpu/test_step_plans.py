@@ -3,14 +3,17 @@
 python -m pytest -m gpu tests/gpu/test_step_plans.py
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from plain_engine import PlainEngine
+from tiny_models import WHISPER_SHAPE
+from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from antiphon.config.decoding_rules import DecodingRules, TimestampRules
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.generated import Readout
 from antiphon.scheduler.request import Finished, RequestState
@@ -21,38 +24,38 @@ pytestmark = [
 ]
 
 RULES = DecodingRules(stop_ids=(1,))
-TIMESTAMPS = TimestampRules(first_id=50, no_timestamps_id=49, end_id=48, max_initial=None)
-OPTIONS = {"max_num_seqs": 8, "max_model_len": 448, "max_encoder_len": 16, "dtype": "float32"}
+OPTIONS: dict[str, Any] = {"max_num_seqs": 8, "num_kv_pages": 600, "dtype": "float32"}
 PROMPTS = (1, 400, 3, 300, 256, 257, 40, 399, 17, 2)
 
 
-def engines(checkpoints: Any, **options: Any) -> tuple[PlainEngine, PlainEngine]:
-    """T5 on the device and on the CPU. That it could follow rules of timestamps, which no request
-    asks for, gives its graphs room for readouts."""
-    folder, _ = checkpoints("t5")
-    on_device = PlainEngine(
-        folder, TIMESTAMPS, device="cuda", num_kv_pages=600, **OPTIONS, **options
-    )
-    return on_device, PlainEngine(folder, device="cpu", num_kv_pages=600, **OPTIONS)
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With as many positions as the published ones: in its windows much earlier text may stand."""
+    folder = tmp_path_factory.mktemp("whisper")
+    torch.manual_seed(5)
+    config = WhisperConfig(**{**WHISPER_SHAPE, "max_target_positions": 448})
+    WhisperForConditionalGeneration(config).eval().save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=80, chunk_length=1).save_pretrained(folder)
+    return folder
 
 
 def run_prompts(engine: PlainEngine) -> list[Finished]:
     rng = np.random.default_rng(2)
     ids = []
     for i, length in enumerate(PROMPTS):
-        prompt = [0, *rng.integers(3, 60, length - 1).tolist()]
+        clip = (rng.standard_normal(12_000) * 0.1).astype(np.float32)
+        prompt = [61, *rng.integers(3, 60, length - 1).tolist()]
         readouts = tuple(Readout(position, 5) for position in (0, length // 2, length - 1))
-        request = engine.request(
-            np.arange(5, 15, dtype=np.int32), prompt, 20, RULES, seed=i, readouts=readouts
-        )
+        request = engine.request(clip, prompt, 20, RULES, seed=i, readouts=readouts)
         ids.append(engine.submit(request))
     finished = engine.run()
     return [finished[id_] for id_ in ids]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 8])
-def test_long_prompts_stay_in_graphs(checkpoints: Any, depth: int) -> None:
-    on_device, on_cpu = engines(checkpoints, num_scheduler_steps=depth)
+def test_long_prompts_stay_in_graphs(whisper: Path, depth: int) -> None:
+    on_device = PlainEngine(whisper, device="cuda", num_scheduler_steps=depth, **OPTIONS)
+    on_cpu = PlainEngine(whisper, device="cpu", **OPTIONS)
     ends, wanted = run_prompts(on_device), run_prompts(on_cpu)
     assert on_device.replica.runner.graphs is not None
     assert not on_device.replica.runner.eager_steps
@@ -66,7 +69,8 @@ def test_long_prompts_stay_in_graphs(checkpoints: Any, depth: int) -> None:
 
 def test_forks_go_on_as_their_parents_do(checkpoints: Any) -> None:
     """With other sequences beside them, in whose pages nothing may end up."""
-    engine, _ = engines(checkpoints, num_scheduler_steps=3)
+    lengths = {"max_model_len": 448, "max_encoder_len": 16, "num_scheduler_steps": 3}
+    engine = PlainEngine(checkpoints("t5")[0], device="cuda", **lengths, **OPTIONS)
     drawn = SamplingParams(temperature=3.0)
     source = np.arange(5, 15, dtype=np.int32)
 
