@@ -6,6 +6,7 @@ from typing import Any
 from antiphon.config.errors import AudioError
 from antiphon.inputs.audio.declared_length import declared_seconds
 from antiphon.inputs.audio.decoding import COUNTING, Decoding, states_times
+from antiphon.inputs.audio.frames import forget_layout
 from antiphon.inputs.audio.joined import Joined, Part, parts_of, recordings_in
 from antiphon.inputs.audio.limits import MAX_SECONDS, too_long
 from antiphon.inputs.audio.pcm import read_pcm
@@ -54,6 +55,7 @@ def _read(
                 codec = None if stream is None else stream.codec_context
                 if codec is not None:
                     codec.options = checks.get(codec.name, {})
+                    forget_layout(codec)
                     recording = _read_part(part, container, stream, recording, name, rate)
                 elif recording is None:
                     what = "no audio stream" if stream is None else "audio in an unknown codec"

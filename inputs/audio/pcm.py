@@ -56,8 +56,8 @@ OTHERS = (
     b"\x1f\xff\xe8\x00",
     b"\xff\x1f\x00\xe8",
 )
-# and at its begin also those of AC-3 and MPEG.
-BEGINS_OF_OTHERS = re.compile(rb"\x0bw|w\x0b|ID3|\xff[\xe2-\xe5\xf0-\xf5\xf8-\xfd]")
+# and at its begin also those of AC-3 and MPEG, and LATM.
+BEGINS_OF_OTHERS = re.compile(rb"\x0bw|w\x0b|ID3|V[\xe0-\xff]|\xff[\xe2-\xe5\xf0-\xf5\xf8-\xfd]")
 SEARCHED = 1 << 20  # bytes, as in FFmpeg, for a begin that is not 0
 LONGEST_BURST = 1 << 15  # bytes: there is one of theirs within as many
 PACKETS_A_SECOND = 10  # at most: the number of a packet's samples is a power of 2
@@ -83,6 +83,11 @@ class Layout(NamedTuple):
         """Samples of one of FFmpeg's packets: losses and channels that cancel are told by them."""
         return 1 << (self.rate // PACKETS_A_SECOND).bit_length() - 1
 
+    @property
+    def piece(self) -> int:
+        """Samples that are read at once: whole packets."""
+        return max(1, PIECE // self.channels // self.packet) * self.packet
+
 
 def read_pcm(file: str | io.BytesIO, name: str, rate: int) -> Sound | None:
     """A WAV file as `read_file` reads it; None for what must be read by FFmpeg."""
@@ -94,8 +99,10 @@ def read_pcm(file: str | io.BytesIO, name: str, rate: int) -> Sound | None:
         if seconds > MAX_SECONDS:
             raise too_long(name)
         recording = Recording(name, rate, seconds, is_pcm=True)
-        for first in range(0, layout.length, PIECE):
-            samples = _samples(content, layout, first, min(PIECE, layout.length - first))
+        for first in range(0, layout.length, layout.piece):
+            samples = _samples(content, layout, first, min(layout.piece, layout.length - first))
+            if not samples.shape[1]:  # the file was cut in the meantime
+                break
             recording.add_frames(samples, layout.packet, layout.rate)
         recording.end_part(seconds, END_TOLERANCE)
         return recording.finish()

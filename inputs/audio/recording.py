@@ -9,6 +9,7 @@ import numpy as np
 from antiphon.config.errors import AudioError
 from antiphon.inputs.audio.arrays import FULL_SCALE, MIDDLE, heard
 from antiphon.inputs.audio.buffer import SampleBuffer
+from antiphon.inputs.audio.frames import joined, planes_of
 from antiphon.inputs.audio.implausible import ImplausibleSamples
 from antiphon.inputs.audio.limits import LARGEST, MAX_SECONDS, RATES
 from antiphon.inputs.audio.resampler import Resampler
@@ -40,10 +41,11 @@ class Recording:
         self._buffer = SampleBuffer(name, rate, expected_seconds + 1)
         self._implausible = ImplausibleSamples()
         self._skipped: list[Skipped] = []
-        # Frames of one kind that are not mixed yet, and their lengths in samples.
-        self._fifo: Any = None
-        self._gathered: list[int] = []
-        self._gathered_kind: tuple[Any, ...] = ()
+        # Frames of one rate, format and number of channels, which are not mixed yet, and their
+        # lengths in samples.
+        self._gathered: list[list[np.ndarray]] = []
+        self._lengths: list[int] = []
+        self._kind: tuple[int, str, int] = (0, "", 0)
         self.num_frames = self._num_lost_packets = 0
         self._unread = 0.0  # seconds that bytes behind the last part would last
         self._seconds = self._part_start = 0.0  # of the frames decoded so far, and before this part
@@ -58,15 +60,11 @@ class Recording:
             self.skip(None)
             return
         kind = (input_rate, frame.format.name, frame.layout.nb_channels)
-        if self._gathered and (kind != self._gathered_kind or self._fifo.samples >= GATHERED):
+        if kind != self._kind or sum(self._lengths) >= GATHERED:
             self._mix_gathered()
-        if not self._gathered:
-            import av
-
-            self._fifo, self._gathered_kind = av.AudioFifo(), kind
-        frame.pts = None  # a damaged file's times have gaps, which a FIFO refuses
-        self._fifo.write(frame)
-        self._gathered.append(count)
+        self._kind = kind
+        self._gathered.append(planes_of(frame, kind[-1]))
+        self._lengths.append(count)
         self._count(count, 1, input_rate)
 
     def add_frames(self, samples: np.ndarray, length: int, input_rate: int) -> None:
@@ -184,12 +182,11 @@ class Recording:
         self._seconds += samples / input_rate
 
     def _mix_gathered(self) -> None:
-        lengths, self._gathered = self._gathered, []
-        if lengths:
-            samples = self._fifo.read().to_ndarray()
-            if samples.shape[1] != sum(lengths):  # not planar: [1, n * channels]
-                samples = samples.reshape(sum(lengths), -1).T
-            self._mix(samples, np.cumsum([0, *lengths[:-1]]), self._gathered_kind[0])
+        frames, lengths = self._gathered, self._lengths
+        self._gathered, self._lengths = [], []
+        if frames:
+            input_rate, _, channels = self._kind
+            self._mix(joined(frames, channels), np.cumsum([0, *lengths[:-1]]), input_rate)
 
     def _mix(self, samples: np.ndarray, starts: np.ndarray, input_rate: int) -> None:
         """Appends samples [channels, n] of frames that begin at `starts`."""
