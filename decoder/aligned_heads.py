@@ -47,7 +47,7 @@ class AlignedHeads:
         """[all rows, frames] float32, by kernels: see `kernels.alignment.scores`."""
         parts = [
             self._scores(queries, group, width, share)
-            for group in in_groups(sequences, MOST_WEIGHTS // queries.num_heads)
+            for group in in_groups(sequences, *self._room(queries))
         ]
         if len(parts) == 1:
             return parts[0]
@@ -55,6 +55,14 @@ class AlignedHeads:
         return torch.cat(
             [torch.nn.functional.pad(part, (0, most - part.shape[1])) for part in parts]
         )
+
+    def _room(self, queries: QueryPages) -> tuple[int, int]:
+        """As `in_groups` has it: for weights, and where keys are computed from hidden states, for
+        both, and for keys once more while they are joined."""
+        beside, (*_, heads, head_dim) = 0, queries.pages.shape
+        if self._pool.states is not None:
+            beside = -(-self._pool.states.pages.shape[-1] // heads) + 2 * head_dim
+        return MOST_WEIGHTS // heads, beside
 
     def _scores(
         self, queries: QueryPages, sequences: Sequence[AlignedSequence], width: int, share: float
@@ -151,16 +159,17 @@ def with_rows(
 
 
 def in_groups(
-    sequences: Sequence[AlignedSequence], most: int
+    sequences: Sequence[AlignedSequence], most: int, beside: int = 0
 ) -> Iterator[Sequence[AlignedSequence]]:
     """`sequences` in their order, together as long as their rows times frames, padded to the
-    longest, are `most` at most."""
+    longest, are `most` at most. Each also has `beside` rows for what is needed besides."""
     group: list[AlignedSequence] = []
     rows = frames = 0
     for one in sequences:
-        rows, frames = rows + len(one.positions), max(frames, one.frames)
+        own = len(one.positions) + beside
+        rows, frames = rows + own, max(frames, one.frames)
         if group and rows * frames > most:
             yield group
-            group, rows, frames = [], len(one.positions), one.frames
+            group, rows, frames = [], own, one.frames
         group.append(one)
     yield group

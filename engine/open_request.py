@@ -97,6 +97,7 @@ class OpenRequest:
         """Waits for it, for one caller; one that is cancelled leaves the request as it is. Raises
         the RequestError that it failed with."""
         if not self.future.done():  # `asyncio.shield` would take two more turns of the loop
+            assert self.waiter is None or self.waiter.done(), "somebody waits for it already"
             self.waiter = self.future.get_loop().create_future()
             await self.waiter
         return self.future.result()

@@ -4,8 +4,8 @@
     salience_kernel    by how many standard deviations a weight differs from the mean of all rows
     smooth_kernel      the median of every few frames, and the mean over heads
 
-`decoder/alignment.py` has the same in torch: some sixty launches for every sequence, which took the
-host a seventh of the time of 32 callers.
+On CPUs torch and Numba do the same (`decoder/alignment.py`). In torch it was some sixty launches
+for every sequence, which took the host a seventh of the time of 32 callers.
 """
 
 from typing import NamedTuple
@@ -86,6 +86,13 @@ def _weights(logits, sums, rows, is_row, frames, is_frame, room):
     return tl.exp(scores - highest[:, None]) / total[:, None]
 
 
+@triton.jit
+def _differences(logits, sums, rows, is_row, frames, is_frame, room, base):
+    """Of weights from `base` [FRAMES], as `_weights` has them."""
+    weights = _weights(logits, sums, rows, is_row, frames, is_frame, room)
+    return tl.where(is_row[:, None], weights - base[None, :], 0.0)
+
+
 @triton.jit(do_not_specialize=["num_rows", "room"])
 def _salience_kernel(
     logits, sums, starts, frame_counts, num_rows, room, ROWS: tl.constexpr, FRAMES: tl.constexpr
@@ -100,24 +107,29 @@ def _salience_kernel(
     is_frame = frames < count
     logits += head * num_rows * room
     sums += head * num_rows * 2
-    total = tl.zeros([FRAMES], tl.float32)
+    # Less those of the first row: the mean of equal weights might not be the same number.
+    rows = first + tl.arange(0, ROWS).to(tl.int64)
+    base = tl.sum(_weights(logits, sums, rows, rows == first, frames, is_frame, room), 0)
+    mean = tl.zeros([FRAMES], tl.float32)
     for start in range(first, last, ROWS):
         rows = start + tl.arange(0, ROWS).to(tl.int64)
-        total += tl.sum(_weights(logits, sums, rows, rows < last, frames, is_frame, room), 0)
-    mean = total / (last - first)
+        differs = _differences(logits, sums, rows, rows < last, frames, is_frame, room, base)
+        mean += tl.sum(differs, 0) / (last - first)
     squares = tl.zeros([FRAMES], tl.float32)
     for start in range(first, last, ROWS):
         rows = start + tl.arange(0, ROWS).to(tl.int64)
-        differs = _weights(logits, sums, rows, rows < last, frames, is_frame, room) - mean[None, :]
-        squares += tl.sum(tl.where((rows < last)[:, None], differs * differs, 0.0), 0)
+        differs = _differences(logits, sums, rows, rows < last, frames, is_frame, room, base)
+        differs = tl.where((rows < last)[:, None], differs - mean[None, :], 0.0)
+        squares += tl.sum(differs * differs, 0)
     deviation = tl.sqrt(squares / (last - first))
     stands_out = deviation > 0.0  # no weight does, where all are equal or none is a number
     divisor = tl.where(stands_out, deviation, 1.0)
     for start in range(first, last, ROWS):
         rows = start + tl.arange(0, ROWS).to(tl.int64)
         is_row = rows < last
-        differs = _weights(logits, sums, rows, is_row, frames, is_frame, room) - mean[None, :]
-        salience = tl.where(stands_out[None, :], differs / divisor[None, :], 0.0)
+        differs = _differences(logits, sums, rows, is_row, frames, is_frame, room, base)
+        salience = (differs - mean[None, :]) / divisor[None, :]
+        salience = tl.where(stands_out[None, :], salience, 0.0)
         places = logits + rows[:, None] * room + frames[None, :]
         tl.store(places, salience, mask=is_row[:, None] & is_frame[None, :])
 

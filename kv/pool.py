@@ -12,6 +12,7 @@ from antiphon.kv.zeros import zeros
 from antiphon.layers.kv_destination import KVDestination
 from antiphon.runtime.device import to_device, together_to_device
 
+MOST_COPIED = 128  # pages, by one kernel on a GPU
 _WIDTHS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
@@ -97,6 +98,11 @@ class KVPool:
     def copy_pages(self, sources: np.ndarray, targets: np.ndarray) -> None:
         """Copies pages `sources` [n] to `targets` [n], in all layers. What is copied is
         what was there before, also where a page is among both."""
+        if len(sources) > MOST_COPIED and not np.isin(targets, sources).any():
+            for first in range(0, len(sources), MOST_COPIED):
+                some = slice(first, first + MOST_COPIED)
+                self.copy_pages(sources[some], targets[some])
+            return
         pages = [sources.astype(np.int64), targets.astype(np.int64)]
         # Keys and values of a layer are rows of one matrix.
         both = [np.concatenate([rows, rows + self.num_pages + 1]) for rows in pages]

@@ -57,6 +57,10 @@ class ForLoop(Generic[T]):
             return
         try:
             answer = partial(self.outcome.set_result, self._call())
+        except StopIteration as error:  # which no future takes
+            failure = RuntimeError("work in a thread raised StopIteration")
+            failure.__cause__ = error
+            answer = partial(self.outcome.set_exception, failure)
         except BaseException as error:
             answer = partial(self.outcome.set_exception, error)
         with suppress(RuntimeError):  # the loop is closed: nobody waits for it

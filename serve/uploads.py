@@ -9,6 +9,7 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 
 from antiphon.inputs.audio.forms import expected_bytes_of_file
+from antiphon.inputs.audio.pcm import TYPES
 from antiphon.inputs.media_files import open_media
 from antiphon.serve.errors import ApiError
 from antiphon.serve.schemas.audio import LISTS, AudioBody
@@ -16,7 +17,6 @@ from antiphon.serve.schemas.audio import LISTS, AudioBody
 Form = TypeVar("Form", bound=AudioBody)
 MAX_FIELDS = 64
 HEAD_BYTES = 256  # of a WAV file, in which its format mostly is
-SAMPLE_BITS = {1: (8, 16, 24, 32), 3: (32, 64)}  # of integers and floats, by the format's tag
 
 
 class Upload:
@@ -69,7 +69,7 @@ def bytes_per_second(head: bytes) -> int:
         size = int.from_bytes(head[place + 4 : place + 8], "little")
         if head[place : place + 4] == b"fmt ":
             tag, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", head, place + 8)
-            return channels * rate * bits // 8 if bits in SAMPLE_BITS.get(tag, ()) else 0
+            return channels * rate * bits // 8 if (tag, bits) in TYPES else 0
         place += 8 + size + size % 2
     return 0
 

@@ -1,5 +1,6 @@
 """The Triton kernels of alignment in Triton's interpreter, against torch, on an engine's pages."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ({"kv_page_size": 8}, 4 * 60),
         ({"cross_attention": "latent"}, aligned_heads.MOST_WEIGHTS),
+        ({"cross_attention": "latent", "kv_cache_dtype": "fp8"}, 1 << 20),
     ],
 )
 def test_scores_are_those_of_torch(
@@ -80,14 +82,17 @@ def test_scores_are_those_of_torch(
     ("width", "frames"), [(1, 5), (3, 1), (3, 2), (7, 3), (7, 4), (7, 70), (9, 12)]
 )
 def test_medians_of_any_width(width: int, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And rows of more than a tile, of two sequences; one row alone stands out nowhere."""
+    """And rows of more than a tile, of two sequences; one row alone stands out nowhere. Keys are
+    read in whatever dtype the cache has."""
     monkeypatch.setattr(kernels, "SMOOTH_ROWS", 16)
     generator = torch.Generator().manual_seed(frames)
     heads, head_dim, rows = 3, 8, [21, 1]
     queries, sound = (
         torch.randn(count, heads, head_dim, generator=generator) for count in (sum(rows), frames)
     )
-    keys = kernels.Keys(sound, torch.arange(heads) * head_dim, heads * head_dim, 0, 1)
+    stored = sound.to(torch.float8_e4m3fn) if width == 3 else sound
+    sound = stored.float()
+    keys = kernels.Keys(stored, torch.arange(heads) * head_dim, heads * head_dim, 0, 1)
     starts, counts = torch.tensor([0, 21, 22]).int(), torch.tensor([frames, frames]).int()
     pages, places = torch.arange(frames).int().repeat(2, 1), torch.arange(sum(rows)).int()
     actual = kernels.scores(
@@ -100,6 +105,20 @@ def test_medians_of_any_width(width: int, frames: int, monkeypatch: pytest.Monke
     assert not actual[21].any()
 
 
+@pytest.mark.parametrize("count", [3, 7])
+def test_equal_rows_stand_out_nowhere(count: int) -> None:
+    """Whatever the mean of equal weights is rounded to."""
+    queries = torch.randn(1, 2, 16, generator=torch.Generator().manual_seed(1))
+    sound = torch.randn(30, 2, 16, generator=torch.Generator().manual_seed(2))
+    keys = kernels.Keys(sound, torch.arange(2) * 16, 32, 0, 1)
+    ints = partial(torch.tensor, dtype=torch.int32)
+    actual = kernels.scores(
+        queries, keys, torch.arange(30).int()[None], ints([0] * count), ints([0, count]),
+        ints([30]), count, 30, scale=1.0, width=1, share=1.0,
+    )  # fmt: skip
+    assert not actual.any()
+
+
 def test_groups_hold_all_in_order() -> None:
     sizes = [(3, 10), (2, 10), (9, 40), (1, 1), (1, 60), (1, 1)]
     all_of_them = [AlignedSequence(0, np.zeros(rows, int), 1, frames) for rows, frames in sizes]
@@ -107,3 +126,5 @@ def test_groups_hold_all_in_order() -> None:
     assert [len(group) for group in groups] == [2, 1, 1, 1, 1]
     assert [one for group in groups for one in group] == all_of_them
     assert len(list(in_groups(all_of_them, 10**6))) == 1
+    assert len(list(in_groups(all_of_them, 600))) == 2
+    assert len(list(in_groups(all_of_them, 600, 10))) == 5  # each is some rows longer

@@ -84,3 +84,17 @@ def test_work_that_outlives_its_loop_disturbs_nobody() -> None:
     loop.close()
     works[0].run()
     works[1].cancel()
+
+
+def test_who_waits_for_work_that_stops_an_iteration_is_told() -> None:
+    """No future takes a StopIteration: its caller would wait for ever."""
+
+    async def run() -> None:
+        threads = DaemonThreads(1, "test")
+        work: ForLoop[None] = ForLoop(lambda: next(iter(())), asyncio.get_running_loop())
+        threads.do(work)
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await asyncio.wait_for(work.outcome, 5)
+        threads.shutdown()
+
+    asyncio.run(run())

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from http_server import Running, running_server
 
+from antiphon.serve import heads
 from antiphon.serve.heads import MOST_BYTES, OnePacket
 from antiphon.serve.settings import Limits
 
@@ -119,7 +120,7 @@ def test_an_answers_head_goes_with_its_body() -> None:
     """Or alone, where the body comes later; what follows goes at once."""
 
     async def run() -> None:
-        transport = Mock(asyncio.Transport)
+        transport = Mock(asyncio.Transport, is_closing=Mock(return_value=False))
         whole, late, none = (OnePacket(transport) for _ in range(3))
         whole.write(b"head")
         assert not transport.write.called
@@ -135,6 +136,28 @@ def test_an_answers_head_goes_with_its_body() -> None:
         none.write(b"head")
         none.close()
         await asyncio.sleep(0)
-        assert transport.mock_calls == [call.write(b"head"), call.close()]
+        assert transport.write.mock_calls == [call(b"head")]
+        assert transport.close.mock_calls == [call()]
 
     asyncio.run(run())
+
+
+def test_a_server_writes_its_answers_so(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = list[list[bytes]]()
+
+    class Watched(OnePacket):
+        def __init__(self, transport: asyncio.Transport) -> None:
+            calls = list[bytes]()
+            written.append(calls)
+
+            def write(content: bytes) -> None:
+                calls.append(bytes(content))
+                transport.write(content)
+
+            super().__init__(Mock(wraps=transport, write=write))
+
+    monkeypatch.setattr(heads, "OnePacket", Watched)
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    ((packet,),) = written
+    assert packet.startswith(b"HTTP/1.1 200")
+    assert b"\r\n\r\n" in packet.rstrip()
