@@ -8,6 +8,7 @@ import numpy as np
 
 from antiphon.config.errors import AudioError
 from antiphon.inputs.audio.forms import load_audio
+from antiphon.inputs.audio.frames import forget_layout
 from antiphon.inputs.media_files import open_media
 
 RATE = 16_000  # Hz, of Whisper's models
@@ -35,6 +36,7 @@ def _channels(input_file: str | Path | BinaryIO, rate: int) -> tuple[np.ndarray,
     blocks: list[np.ndarray] = []
     try:
         with open_media(source) as container:
+            forget_layout(container.streams.audio[0].codec_context)
             for frame in container.decode(audio=0):
                 blocks += [part.to_ndarray() for part in resampler.resample(frame)]
         blocks += [part.to_ndarray() for part in resampler.resample(None)]

@@ -12,10 +12,15 @@ import numpy as np
 TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 
 
+# Layouts of so many channels, as FFmpeg takes them where a file tells none.
+USUAL = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
+
+
 def forget_layout(codec: Any) -> None:
-    """Of channels that are to be mixed, their number is enough. Before anything is decoded."""
+    """Gives as many channels their usual layout, before anything is decoded. Decoders that know
+    another one, as most do, say so again."""
     if channels := codec.channels:  # which frees a pointer: once, before the layout goes
-        codec.layout = f"{channels}C"
+        codec.layout = USUAL[channels - 1] if channels <= len(USUAL) else f"{channels}C"
 
 
 def planes_of(frame: Any, channels: int) -> list[np.ndarray]:

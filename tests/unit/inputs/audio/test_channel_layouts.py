@@ -7,6 +7,7 @@ import struct
 import numpy as np
 import pytest
 
+from antiphon.compat.faster_whisper.audio import decode_audio
 from antiphon.inputs.audio.forms import load_audio
 
 av = pytest.importorskip("av")  # a GPU machine may lack it
@@ -40,6 +41,10 @@ def test_channels_in_an_order_of_their_own(labels: list[int]) -> None:
     for _ in range(3):  # memory that was freed twice may show later
         heard = load_audio(content, RATE)
         np.testing.assert_allclose(heard, samples.mean(1) / 2**15, atol=1e-4)
+        left, right = decode_audio(io.BytesIO(content), RATE, split_stereo=True)
+        if len(labels) == 2:
+            np.testing.assert_allclose(left, samples[:, 0] / 2**15, atol=1e-4)
+            np.testing.assert_allclose(right, samples[:, 1] / 2**15, atol=1e-4)
 
 
 @pytest.mark.parametrize(
