@@ -2,7 +2,7 @@
 
 import io
 import logging
-import wave
+import struct
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 WORDS = "What is shown here?"
 PICTURE = (48, 32)  # width and height; some processors enlarge it, some reduce it
 PICTURE_FILES = ("PNG", "JPEG")
+AU_INT16 = 3  # the number of 16-bit samples in AU
 
 
 def warm_up(inputs: InputProcessor, encoder_inputs: EncoderInputs) -> None:
@@ -68,13 +69,11 @@ def _read_picture(images: ImageProcessor, name: str) -> None:
 
 
 def _read_sound(inputs: InputProcessor, rate: int) -> None:
-    """A tenth of a second of noise that a model hears once it is resampled."""
-    samples = np.random.default_rng(0).integers(-3000, 3000, rate // 10, np.int16)
-    content = io.BytesIO()
-    with wave.open(content, "wb") as file:
-        file.setparams((1, samples.itemsize, rate, 0, "NONE", ""))
-        file.writeframes(samples.tobytes())
-    inputs.read_sound(content.getvalue())
+    """A tenth of a second of noise that a model hears once it is resampled, in a file (AU) that is
+    read by FFmpeg, unlike WAV."""
+    samples = np.random.default_rng(0).integers(-3000, 3000, rate // 10).astype(">i2").tobytes()
+    head = struct.pack(">4s5I", b".snd", 24, len(samples), AU_INT16, rate, 1)
+    inputs.read_sound(head + samples)
 
 
 def _find_speech() -> None:

@@ -7,6 +7,7 @@ no frontend ready.
 import base64
 import io
 import json
+import struct
 import sys
 import time
 import wave
@@ -101,6 +102,7 @@ def recordings() -> Calls:
     return {
         "samples": of(sound()),
         "file": of(wav(sound())),
+        "other file": of(au(sound())),
         "other rate": of((sound(), 44_100)),
         "voice activity": of(sound(), vad_filter=True),
         "words": of(sound(), word_timestamps=True),
@@ -121,6 +123,12 @@ def wav(samples: np.ndarray) -> bytes:
         written.setparams((1, 2, 16_000, 0, "NONE", ""))
         written.writeframes((samples * 32767).astype("<i2").tobytes())
     return content.getvalue()
+
+
+def au(samples: np.ndarray) -> bytes:
+    """A file that FFmpeg reads, made without it."""
+    content = (samples * 32767).astype(">i2").tobytes()
+    return struct.pack(">4s5I", b".snd", 24, len(content), 3, 16_000, 1) + content
 
 
 CALLS: dict[str, Callable[[], Calls]] = {

@@ -36,5 +36,5 @@ def test_a_first_call_takes_no_longer_than_later_ones(kind: str, folder: Path) -
 
 def test_it_is_seen_where_a_first_recording_imports_what_reads_it() -> None:
     """What a first chat would wait for, tests/unit/inputs/test_warm_up.py sees."""
-    with pytest.raises(AssertionError, match=r"file: |voice activity: "):
+    with pytest.raises(AssertionError, match=r"other file: |voice activity: "):
         check_first_calls("recordings", WHISPER, "unprepared")

@@ -12,6 +12,7 @@ from transformers.utils import chat_template_utils
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.audio import files
 from antiphon.inputs.encoder_inputs import EncoderInputs
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.warm_up import warm_up
@@ -62,8 +63,11 @@ def test_a_recording_is_read_before_the_first_one(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         inputs, "read_sound", lambda source: lengths.append(len(read(source).samples))
     )
+    opened, open_media = list[Any](), files.open_media
+    monkeypatch.setattr(files, "open_media", lambda file: opened.append(file) or open_media(file))
     warm_up(inputs, encoder_inputs)
     assert lengths == [1600]
+    assert len(opened) == 1, "plain WAV would leave FFmpeg unimported"
 
 
 def test_a_template_that_refuses_a_chat_is_said_and_does_no_harm(
