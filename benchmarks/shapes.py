@@ -125,9 +125,9 @@ def write_checkpoint(config: dict[str, Any], folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     (folder / "config.json").write_text(json.dumps(config))
-    named = image_shapes.named_tokens(config)
-    if config["model_type"] == "whisper":
-        named = _LARGE_V3_TOKENS
+    is_whisper = config["model_type"] == "whisper"
+    named = _LARGE_V3_TOKENS if is_whisper else image_shapes.named_tokens(config)
+    if is_whisper:
         generation = {
             "is_multilingual": True,
             "eos_token_id": config["eos_token_id"],

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from antiphon.config.arithmetic import ceil_div
 from antiphon.decoder.models.interface import DecoderModel
 from antiphon.decoder.page_tables import PageTables
+from antiphon.kv.pages import pages_for
 from antiphon.kv.pool import KVPool
 from antiphon.kv.queries import QueryPages
 from antiphon.runtime.device import to_device, together_to_device
@@ -61,7 +63,7 @@ class AlignedHeads:
         both, and for keys once more while they are joined."""
         beside, (*_, heads, head_dim) = 0, queries.pages.shape
         if self._pool.states is not None:
-            beside = -(-self._pool.states.pages.shape[-1] // heads) + 2 * head_dim
+            beside = ceil_div(self._pool.states.pages.shape[-1], heads) + 2 * head_dim
         return MOST_WEIGHTS // heads, beside
 
     def _scores(
@@ -106,7 +108,7 @@ class AlignedHeads:
         first = self._pool.layers[next(iter(queries.heads))]
         if self._offsets is None:
             self._offsets = to_device(self._offsets_of(queries, first), self._tables.device)
-        most = -(-max(one.frames for one in sequences) // self.page_size)
+        most = pages_for(max(one.frames for one in sequences), self.page_size)
         pages = self._tables.cross_pages[[one.slot for one in sequences], :most]
         return Keys(first, self._offsets, first.stride(1), first.stride(2), self.page_size), pages
 

@@ -33,7 +33,7 @@ class OnePacket:
 
     def _flush(self, more: bytes = b"") -> None:
         held, self._held = self._held, b""
-        if (content := held + more) and not self._transport.is_closing():
+        if (content := held + more) and not self.is_closing():
             self._transport.write(content)
 
 

@@ -1,4 +1,4 @@
-"""Samples of FFmpeg's frames, around what ends the process in PyAV 14 to 19.
+"""Samples of FFmpeg's frames, around what ended the process in PyAV 17 and 18.
 
 A layout that says where each channel stands, one after the other (CAF), is copied by PyAV with its
 pointer, and freed once for every copy. And of planar frames with eight channels or more PyAV lists
@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 
 TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
-
-
 # Layouts of so many channels, as FFmpeg takes them where a file tells none.
 USUAL = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 
@@ -33,7 +31,7 @@ def planes_of(frame: Any, channels: int) -> list[np.ndarray]:
     return [np.frombuffer(plane, dtype, count) for plane in planes]
 
 
-def joined(frames: list[list[np.ndarray]], channels: int) -> np.ndarray:
+def concatenated(frames: list[list[np.ndarray]], channels: int) -> np.ndarray:
     """Samples [channels, n] of frames of one kind behind each other."""
     planes = [np.concatenate(parts) for parts in zip(*frames, strict=True)]
     return np.stack(planes) if len(planes) > 1 else planes[0].reshape(-1, channels).T

@@ -9,7 +9,7 @@ import numpy as np
 from antiphon.config.errors import AudioError
 from antiphon.inputs.audio.arrays import FULL_SCALE, MIDDLE, heard
 from antiphon.inputs.audio.buffer import SampleBuffer
-from antiphon.inputs.audio.frames import joined, planes_of
+from antiphon.inputs.audio.frames import concatenated, planes_of
 from antiphon.inputs.audio.implausible import ImplausibleSamples
 from antiphon.inputs.audio.limits import LARGEST, MAX_SECONDS, RATES
 from antiphon.inputs.audio.resampler import Resampler
@@ -186,7 +186,8 @@ class Recording:
         self._gathered, self._lengths = [], []
         if frames:
             input_rate, _, channels = self._kind
-            self._mix(joined(frames, channels), np.cumsum([0, *lengths[:-1]]), input_rate)
+            samples = concatenated(frames, channels)
+            self._mix(samples, np.cumsum([0, *lengths[:-1]]), input_rate)
 
     def _mix(self, samples: np.ndarray, starts: np.ndarray, input_rate: int) -> None:
         """Appends samples [channels, n] of frames that begin at `starts`."""
